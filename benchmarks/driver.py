@@ -1,0 +1,103 @@
+"""The process in which one contender lives; its parent, the run (`driver_process.py`), asks and gets answers.
+
+A process each, so that no contender sees another's threads, sockets or memory, and so that one may need other
+packages than the next. Messages are JSON over an inherited socket; the answer to `measure` is followed by the
+samples, int64. The garbage collector is off here, and the process is killed with its parent.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import multiprocessing.connection
+import sys
+import traceback
+from typing import Any
+
+import numpy as np
+
+from benchmarks import processes, sampling
+from benchmarks.contender import Call, Contender, Options, Unavailable, contender_class
+from benchmarks.workloads import Inputs, Workload
+
+
+class Driver:
+    """Holds the contender that is open, if any, and does what the parent asks."""
+
+    def __init__(self) -> None:
+        self._contender: Contender | None = None
+        self._call: Call | None = None
+        self._inputs: Inputs | None = None
+        self._overhead_ns = sampling.overhead()
+
+    def open(self, target: str, workload: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Set up, and verify one answer."""
+        gc.collect()
+        wanted = Workload(**workload)
+        made = contender_class(target)(Options(**options))
+        self._call = made.setup(wanted)
+        self._contender = made
+        self._inputs = made.inputs(wanted)
+        facts = made.facts()
+        made.wake()
+        try:
+            result = self._call(self._inputs)
+            if made.answers:
+                wanted.check(result, self._inputs)
+            if made.after_call is not None:
+                made.after_call(result)
+        finally:
+            made.park()
+        return {"facts": facts}
+
+    def measure(self, plan: dict[str, Any]) -> tuple[dict[str, Any], sampling.Samples]:
+        """Samples with the cost of timing an empty call taken off."""
+        assert self._contender is not None and self._call is not None and self._inputs is not None
+        self._contender.wake()
+        try:
+            samples = sampling.sample(
+                self._call, self._inputs, sampling.Plan(**plan), self._contender.after_call
+            )
+        finally:
+            self._contender.park()
+        return {"overhead_ns": self._overhead_ns}, np.maximum(samples - self._overhead_ns, 1)
+
+    def close(self) -> dict[str, Any]:
+        contender, self._contender = self._contender, None
+        self._call = self._inputs = None
+        gc.collect()
+        if contender is not None:
+            contender.close()
+        return {}
+
+
+def main(descriptor: int, parent: int) -> None:
+    processes.die_with_parent(parent)
+    gc.disable()
+    connection: multiprocessing.connection.Connection = multiprocessing.connection.Connection(descriptor)
+    driver = Driver()
+    while True:
+        try:
+            message = json.loads(connection.recv_bytes())
+        except EOFError:
+            break
+        ask = message.pop("do")
+        samples = None
+        try:
+            if ask == "measure":
+                answer, samples = driver.measure(**message)
+            else:
+                answer = getattr(driver, ask)(**message)
+        except Unavailable as reason:
+            answer = {"unavailable": str(reason)}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        connection.send_bytes(json.dumps(answer).encode())
+        if samples is not None:
+            connection.send_bytes(samples.tobytes())
+    driver.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

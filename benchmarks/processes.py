@@ -1,0 +1,43 @@
+"""Children that never outlive their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import traceback
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the process `parent`, which started it, ends in any way."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)
+
+
+def fork(serve: Callable[[], None]) -> int:
+    """Run `serve` in a forked child and return the child's pid; end it with `end`."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        die_with_parent(parent)
+        gc.disable()
+        serve()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def end(pid: int) -> None:
+    """Kill a child made by `fork` and reap it."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)

@@ -1,0 +1,122 @@
+"""Tensor blocks inside segments, all handed out and taken back by one owner.
+
+The bookkeeping is private to the owner's process: nothing in shared memory says which bytes are in use, so nothing there can be broken
+or left locked. The other side only ever sees places. When no segment has room the arena grows by a new one.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+
+from .wire import ALIGNMENT, PLACE_BITS
+
+
+class NoRoom(Exception):
+    """No memory for a new segment; the text names the limit and what is free."""
+
+
+class Extent:
+    """A piece of a segment that is in use: `segment`, `offset` and `size` in bytes. `place` is how records name it."""
+
+    __slots__ = ("segment", "offset", "size", "place")
+
+    def __init__(self, segment, offset, size):
+        self.segment = segment
+        self.offset = offset
+        self.size = size
+        self.place = segment.id << PLACE_BITS | offset
+
+
+class _Room:
+    """The free pieces of one segment: parallel lists, sorted by offset, never touching each other."""
+
+    def __init__(self, segment):
+        self.segment = segment
+        self.offsets = [0]
+        self.sizes = [segment.size]
+
+    def take(self, size):
+        """The offset of the first free piece that holds `size` bytes, now taken; None if there is none."""
+        for index, free in enumerate(self.sizes):
+            if free >= size:
+                offset = self.offsets[index]
+                if free == size:
+                    del self.offsets[index], self.sizes[index]
+                else:
+                    self.offsets[index] += size
+                    self.sizes[index] -= size
+                return offset
+        return None
+
+    def give(self, offset, size):
+        index = bisect_left(self.offsets, offset)
+        after = index < len(self.offsets) and offset + size == self.offsets[index]
+        before = index > 0 and self.offsets[index - 1] + self.sizes[index - 1] == offset
+        if before and after:
+            self.sizes[index - 1] += size + self.sizes[index]
+            del self.offsets[index], self.sizes[index]
+        elif before:
+            self.sizes[index - 1] += size
+        elif after:
+            self.offsets[index] = offset
+            self.sizes[index] += size
+        else:
+            self.offsets.insert(index, offset)
+            self.sizes.insert(index, size)
+
+
+class Arena:
+    """Allocates extents from segments. `grow(size)` gives a new segment of at least `size` bytes, or raises NoRoom. Thread-safe."""
+
+    def __init__(self, grow):
+        self._grow = grow
+        self._lock = threading.RLock()  # a garbage collection inside may end a lease, which frees
+        self._rooms = {}
+        #: How many segments there are.
+        self.count = 0
+
+    @property
+    def segments(self):
+        """The segments by id, oldest first."""
+        return {id: room.segment for id, room in list(self._rooms.items())}
+
+    @property
+    def size(self):
+        """Bytes in all segments."""
+        return sum(room.segment.size for room in list(self._rooms.values()))
+
+    @property
+    def free_bytes(self):
+        """Bytes not handed out."""
+        return sum(sum(room.sizes) for room in list(self._rooms.values()))
+
+    def add(self, segment):
+        """Take a segment in, all of it free."""
+        with self._lock:
+            self._rooms[segment.id] = _Room(segment)
+            self.count = len(self._rooms)
+
+    def allocate(self, size):
+        """An extent of `size` bytes rounded up to ALIGNMENT. Raises NoRoom when the arena cannot grow."""
+        size = max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
+        with self._lock:
+            extent = self.find(size)
+            if extent is None:
+                self.add(self._grow(size))
+                extent = self.find(size)
+            return extent
+
+    def find(self, size):
+        """An extent of `size` bytes (a multiple of ALIGNMENT) from the segments there are, or None."""
+        with self._lock:
+            for room in self._rooms.values():
+                offset = room.take(size)
+                if offset is not None:
+                    return Extent(room.segment, offset, size)
+        return None
+
+    def free(self, extent):
+        """Take an extent back. It must have come from `allocate` and be freed once."""
+        with self._lock:
+            self._rooms[extent.segment.id].give(extent.offset, extent.size)

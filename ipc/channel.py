@@ -1,0 +1,134 @@
+"""Both ends of the connection between a caller and a worker: rings, doorbells, control socket, and what each knows of the other.
+
+A `Channel` moves records and keeps the tables they refer to: plans and segments that the other side announced in control messages, always
+before the first record that names them. What a record means is not known here.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from .doorbell import Doorbell
+from .faults import ProtocolError
+from .plan import Plan
+from .ring import Consumer, Producer
+from .segment import Segment
+from .wire import ALIGNMENT, PLACE_BITS, PLACE_MASK
+
+_FORGET_ABOVE = 256
+
+
+class Channel:
+    """One side's end.
+
+    `map` is the mapping of the channel segment, `own` and `peer` are `ring.CALLER` and `ring.WORKER` or the reverse, `bells` the eventfds of this
+    side and the other. `on_message(message, fds)` gets the control messages that are not the channel's own.
+    `behind_lock`: see `Doorbell`.
+    """
+
+    def __init__(self, map, own, peer, control, bells, on_message, behind_lock=False):
+        self.control = control
+        self.producer = Producer(map, own, peer)
+        self.consumer = Consumer(map, own, peer)
+        self.bell = Doorbell(self.consumer.words, own, peer, bells[0], bells[1], behind_lock)
+        self.bell.watch(control.fileno())
+        self.plans = {}
+        self.segments = {}
+        self._on_message = on_message
+        self.told = set()
+        self._telling = threading.Lock()
+
+    # Sending
+
+    def tell(self, plan, packer):
+        """Announce `plan`, and which plans `packer` has given up since, unless the other side knows it already."""
+        if plan.id in self.told:
+            return
+        with self._telling:
+            if plan.id in self.told:
+                return
+            self.control.send(plan.to_message())
+            self.told.add(plan.id)
+            if len(self.told) > _FORGET_ABOVE:
+                stale = self.told - packer.plan_ids
+                self.control.send({"type": "forget", "plans": sorted(stale)})
+                self.told -= stale
+
+    def offer(self, segment):
+        """Hand the other side a segment of this side's arena."""
+        self.control.send({"type": "segment", "id": segment.id, "size": segment.size}, [segment.fd])
+
+    # Receiving
+
+    def handle_control(self, timeout=0):
+        """Handle the control messages that are there, waiting up to `timeout` seconds for the first. Raises PeerGone at end of file."""
+        messages = self.control.drain()
+        if not messages and timeout:
+            messages = [self.control.receive(timeout)]
+        for message, fds in messages:
+            self.handle(message, fds)
+
+    def handle(self, message, fds):
+        """Handle one control message: the channel's own here, any other by `on_message`."""
+        kind = message["type"]
+        if kind == "plan":
+            plan = Plan.from_message(message)
+            self.plans[plan.id] = plan
+        elif kind == "segment":
+            self._attach(message, fds)
+        elif kind == "forget":
+            for id in message["plans"]:
+                self.plans.pop(id, None)
+        else:
+            self._on_message(message, fds)
+
+    def plan(self, id):
+        """The other side's plan of that id. Its message was sent before any record that names it. Raises ProtocolError if there is none."""
+        plan = self.plans.get(id)
+        if plan is None:
+            self.handle_control()
+            plan = self.plans.get(id)
+            if plan is None:
+                raise ProtocolError("a record names plan {}, which was never announced".format(id))
+        return plan
+
+    def locate(self, place, size):
+        """``(map, offset)`` of the `size` bytes at `place` in the other side's segments. Raises ProtocolError if they do not lie in one."""
+        id = place >> PLACE_BITS
+        offset = place & PLACE_MASK
+        segment = self.segments.get(id)
+        if segment is None:
+            self.handle_control()
+            segment = self.segments.get(id)
+            if segment is None:
+                raise ProtocolError("a record names segment {}, which was never announced".format(id))
+        if offset + size > segment.size:
+            raise ProtocolError(
+                "a record names {} bytes at {} of segment {}, which has {}".format(
+                    size, offset, id, segment.size
+                )
+            )
+        return segment.map, offset
+
+    def locate_block(self, place, size):
+        """`locate` for a block, which begins on ALIGNMENT bytes."""
+        segment = self.segments.get(place >> PLACE_BITS)
+        offset = place & PLACE_MASK
+        if segment is not None and not place % ALIGNMENT and offset + size <= segment.size:
+            return segment.map, offset
+        if place % ALIGNMENT:
+            raise ProtocolError(
+                "a record names a block at {:#x}, which is not on {} bytes".format(place, ALIGNMENT)
+            )
+        return self.locate(place, size)
+
+    def _attach(self, message, fds):
+        try:
+            id, size = int(message["id"]), int(message["size"])
+            (fd,) = fds
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError("a segment that cannot be read: {!r}".format(error)) from None
+        try:
+            self.segments[id] = Segment.attach(id, fd, size)
+        except ValueError as error:
+            raise ProtocolError(str(error)) from None

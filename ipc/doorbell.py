@@ -1,0 +1,199 @@
+"""Wake the other side, and wait for it.
+
+A side that is about to sleep announces it in its own line of the channel segment, looks once more, and blocks in `poll` on its eventfd
+together with whatever tells that the other side is gone. The other side rings only if it sees the announcement: a wake-up costs the
+one who calls it more than a whole call takes when both are awake.
+
+The announcement is a count, odd while asleep, so that one nap is rung for once however many records are sent during it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import time
+
+from .fence import WEAKLY_ORDERED, make_fence
+
+_ONE = struct.pack("=Q", 1)
+
+#: Looks at the cursor before the first yield. The other side, when awake, answers within these.
+_LOOKS = range(24)
+
+#: How long to look before blocking, in nanoseconds. Longer spins slow the other side down more than a wake-up costs.
+_SPIN_NS = 50_000
+
+#: The same for the answering side after it had to wake the caller, whose next call must first get through that wake-up.
+_SPIN_WOKEN_NS = 150_000
+
+#: After this many spins in a row that ended in a block, spin only at every `_RETRY`-th wait.
+_PATIENCE = 3
+_RETRY = 8
+
+
+class Doorbell:
+    """This side's bell, which it sleeps on, and the other side's, which it rings.
+
+    `own` and `peer` are the sides' layouts (`ring.CALLER`, `ring.WORKER`), `own_fd` and `peer_fd` their eventfds, `words` the channel's words.
+    `behind_lock` says that this side publishes under a lock, and rings after releasing it.
+    """
+
+    def __init__(self, words, own, peer, own_fd, peer_fd, behind_lock=False):
+        self._words = words
+        self._own_at = own.asleep
+        self._peer_at = peer.asleep
+        self._tail_at = peer.tail
+        self.fd = own_fd
+        self._peer_fd = peer_fd
+        self._fence = make_fence()
+        # Releasing a lock is a fence by itself, except where a fence takes more than one locked instruction.
+        self._fence_ring = None if behind_lock and not WEAKLY_ORDERED else make_fence()
+        self._naps = 0
+        self._rung = 0
+        self._poll = select.poll()
+        self._poll.register(own_fd, select.POLLIN)
+
+    def watch(self, fd):
+        """Let `sleep` end when `fd` becomes readable, too."""
+        self._poll.register(fd, select.POLLIN)
+
+    def ring(self):
+        """Wake the other side if it sleeps; True if it had to be woken. Call after publishing."""
+        if self._fence_ring is not None:
+            self._fence_ring()
+        nap = self._words[self._peer_at]
+        if not nap & 1 or nap == self._rung:
+            return False
+        self._rung = nap
+        os.write(self._peer_fd, _ONE)
+        return True
+
+    def announce(self, head):
+        """Announce that this side sleeps. False, and not announced, if there is a record past `head` already."""
+        self._naps += 1
+        self._words[self._own_at] = self._naps
+        self._fence()
+        if self._words[self._tail_at] == head:
+            return True
+        self.withdraw()
+        return False
+
+    def withdraw(self):
+        """Announce that this side is awake."""
+        self._naps += self._naps & 1
+        self._words[self._own_at] = self._naps
+
+    def sleep(self, head, timeout_ms):
+        """Block until the bell rings, a watched descriptor is readable or the time is up, unless there is a record past `head`.
+
+        Returns the readable descriptors, without the bell's own.
+        """
+        try:
+            if not self.announce(head):
+                return []
+            ready = [fd for fd, _ in self._poll.poll(timeout_ms)]
+        finally:
+            self.withdraw()
+        if self.fd in ready:
+            self.clear()
+            ready.remove(self.fd)
+        return ready
+
+    def clear(self):
+        """Take back rings that came while nobody slept."""
+        try:
+            os.read(self.fd, 8)
+        except BlockingIOError:
+            pass
+
+
+class Spin:
+    """When latency matters more than a whole core: looks without end, and only now and then at anything else."""
+
+    def ready(self, words, at, head, woke_peer):
+        """Look for a record past `head`; True if it came. After False the side sleeps, or looks elsewhere, and asks again.
+
+        `woke_peer` says that this side just had to wake the other one.
+        """
+        end = time.perf_counter_ns() + 1_000_000
+        while time.perf_counter_ns() < end:
+            for _ in _LOOKS:
+                if words[at] != head:
+                    return True
+        return False
+
+
+class Block:
+    """When CPU matters more than latency: sleeps at once."""
+
+    def ready(self, words, at, head, woke_peer):
+        return words[at] != head
+
+
+class Adaptive:
+    """When both matter: looks for as long as an answer between two awake sides takes, then sleeps.
+
+    The side that calls sleeps at once where it had to wake the other side (the answer takes a wake-up anyway, and looking keeps the core
+    from it), where recent looking was in vain, and beside busy Python threads, from which each look would have to win the interpreter.
+    The side that answers looks longer after it woke the caller, whose next call is then on its way: if it slept too, the pair would
+    wake each other for every call.
+    """
+
+    def __init__(self, answers=False):
+        self._answers = answers
+        self._vain = 0
+        self._waits = 0
+
+    def ready(self, words, at, head, woke_peer, now=time.perf_counter_ns, give_way=os.sched_yield):
+        for _ in _LOOKS:
+            if words[at] != head:
+                self._vain = 0
+                return True
+        span = _SPIN_NS
+        if self._answers:
+            if woke_peer:
+                span = _SPIN_WOKEN_NS
+        elif woke_peer:
+            return False
+        elif self._vain >= _PATIENCE:
+            self._waits += 1
+            if self._waits % _RETRY:
+                return False
+        end = now() + span
+        while True:
+            give_way()
+            if words[at] != head:
+                self._vain = 0
+                return True
+            if now() > end:
+                self._vain += 1
+                return False
+
+
+def usable_cores():
+    """Cores this process may use: its affinity, and the CPU quota of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()[:2]
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+STRATEGIES = ("adaptive", "block", "spin")
+
+
+def strategy(name, answers=False):
+    """The wait strategy of that name, for the side that answers or the one that calls.
+
+    With a single usable core always `Block`: who looks keeps the other from answering.
+    """
+    if name not in STRATEGIES:
+        raise ValueError("wait is {!r}; expected one of {}".format(name, ", ".join(STRATEGIES)))
+    if name == "block" or usable_cores() == 1:
+        return Block()
+    return Spin() if name == "spin" else Adaptive(answers)

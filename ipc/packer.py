@@ -1,0 +1,209 @@
+"""Packing a message's tensors into one block, by a plan kept for each signature.
+
+A block that comes back stays with its plan, with its views made, so a signature seen before costs a look-up and the copying. Blocks
+return to the arena when their plan is the oldest of too many, or when the arena can grow no more.
+"""
+
+from __future__ import annotations
+
+import threading
+from operator import attrgetter
+
+import numpy as np
+
+from .arena import NoRoom
+from .plan import Plan, text_capacities
+
+_PLANS = 64
+
+_dtype = attrgetter("dtype")
+_shape = attrgetter("shape")
+
+
+class Block:
+    """One extent of the arena, laid out by a stock's plan: `views` are its tensors' arrays, `place` is how records name it."""
+
+    __slots__ = ("stock", "plan", "extent", "views", "place")
+
+    def __init__(self, stock, extent):
+        self.stock = stock
+        self.plan = stock.plan
+        self.extent = extent
+        self.views = stock.plan.views(extent.segment.map, extent.offset)
+        self.place = extent.place
+
+
+class Stock:
+    """A plan and the blocks made for it: those in `free` wait for the next message, `made` counts them all.
+
+    `key` is the signature it is for, `expected` pairs of dtype and shape, one a tensor; `examined` is what the packer's `examine` found out.
+    """
+
+    __slots__ = ("key", "expected", "plan", "examined", "free", "made", "used", "retired")
+
+    def __init__(self, key, plan, examined):
+        self.key = key
+        self.expected = tuple(zip(key[1], key[2]))
+        self.plan = plan
+        self.examined = examined
+        self.free = []
+        self.made = 0
+        self.used = True
+        self.retired = False
+
+    def fits(self, names, arrays, note, outside):
+        """Whether a message has this very signature, told without building a key.
+
+        dtypes are compared by identity, which costs least and may say no where yes were right.
+        """
+        key = self.key
+        if key[0] != names or key[3] != note or key[4] != outside:
+            return False
+        for array, (dtype, shape) in zip(arrays, self.expected):
+            if array.dtype is not dtype or array.shape != shape:
+                return False
+        return True
+
+
+class Packer:
+    """Packs messages into an arena's blocks. Thread-safe.
+
+    ``examine(names, arrays)`` is called once for each new signature, before anything is planned for it; it may raise.
+    """
+
+    def __init__(self, arena, examine=None):
+        self.arena = arena
+        self._examine = examine
+        self._stocks = {}
+        self._last = None
+        self._leaving = []  # retired, with blocks still on their way
+        self._lock = threading.RLock()  # a garbage collection inside may end a lease
+        self._next_id = 1
+
+    @property
+    def plan_ids(self):
+        """The ids of the plans that a record may still name; the other side may forget the rest."""
+        with self._lock:
+            self._leaving = [stock for stock in self._leaving if stock.made]
+            return {stock.plan.id for stock in list(self._stocks.values()) + self._leaving}
+
+    def pack(self, names, arrays, note, outside=()):
+        """Copy `arrays` (exact ndarrays, named by the tuple `names`) into one block and return it.
+
+        `outside` are the indices, in order, of tensors that lie in shared memory already. Raises NoRoom, TypeError or ValueError.
+        """
+        stock = self._last
+        if stock is None or not stock.fits(names, arrays, note, outside):
+            key = (names, tuple(map(_dtype, arrays)), tuple(map(_shape, arrays)), note, outside)
+            stock = self._stocks.get(key)
+            if stock is None or stock.plan.texts:
+                return self._pack_slowly(key, stock, arrays)
+            stock.used = True
+            self._last = stock
+        try:
+            block = stock.free.pop()
+        except IndexError:
+            block = self._make(stock)
+        try:
+            stock.plan.fill(block.views, arrays, None)
+        except BaseException:
+            self.give(block)
+            raise
+        return block
+
+    def reserve(self, names, dtypes, shapes, note):
+        """A block with uninitialised memory for tensors of these names, dtypes and shapes."""
+        key = (names, dtypes, shapes, note)
+        stock = self._stocks.get(key)
+        if stock is None:
+            templates = [np.broadcast_to(np.empty((), dtype), shape) for dtype, shape in zip(dtypes, shapes)]
+            stock = self._plan(key, names, templates, note, (), {})
+        stock.used = True
+        try:
+            return stock.free.pop()
+        except IndexError:
+            return self._make(stock)
+
+    def give(self, block):
+        """Take a block back."""
+        stock = block.stock
+        stock.free.append(block)
+        if stock.retired:
+            self._empty(stock)
+
+    def trim(self):
+        """Return all waiting blocks to the arena."""
+        with self._lock:
+            for stock in self._stocks.values():
+                self._empty(stock)
+
+    def _pack_slowly(self, key, stock, arrays):
+        names, _, _, note, outside = key
+        encoded, capacities = text_capacities(arrays)
+        if stock is not None and any(
+            stock.plan.sizes[index] < capacity or stock.plan.dtypes[index] != kind
+            for index, (kind, capacity) in capacities.items()
+        ):
+            self._retire(key, stock)
+            stock = None
+        if stock is None:
+            stock = self._plan(key, names, arrays, note, outside, capacities)
+        stock.used = True
+        try:
+            block = stock.free.pop()
+        except IndexError:
+            block = self._make(stock)
+        try:
+            stock.plan.fill(block.views, arrays, encoded)
+        except BaseException:
+            self.give(block)
+            raise
+        return block
+
+    def _plan(self, key, names, arrays, note, outside, capacities):
+        examined = None if self._examine is None else self._examine(names, arrays)
+        with self._lock:
+            plan = Plan.lay_out(self._next_id, names, arrays, note, outside, capacities)
+            self._next_id += 1
+            stock = self._stocks[key] = Stock(key, plan, examined)
+            if len(self._stocks) > _PLANS:
+                self._retire_oldest(stock)
+            return stock
+
+    def _make(self, stock):
+        with self._lock:
+            try:
+                extent = self.arena.allocate(stock.plan.size)
+            except NoRoom:
+                self.trim()
+                extent = self.arena.allocate(stock.plan.size)
+            stock.made += 1
+            return Block(stock, extent)
+
+    def _retire_oldest(self, newest):
+        # A plan may go only when all its blocks are back: then no record names it, on neither side. Used since the last
+        # search means a second chance.
+        for key, stock in list(self._stocks.items()):
+            if stock is newest:
+                continue
+            if stock.used:
+                stock.used = False
+            elif len(stock.free) == stock.made:
+                self._retire(key, stock)
+                return
+
+    def _retire(self, key, stock):
+        with self._lock:
+            if self._stocks.get(key) is stock:
+                del self._stocks[key]
+            stock.retired = True
+            if self._last is stock:
+                self._last = None
+            self._leaving.append(stock)
+            self._empty(stock)
+
+    def _empty(self, stock):
+        with self._lock:
+            while stock.free:
+                self.arena.free(stock.free.pop().extent)
+                stock.made -= 1

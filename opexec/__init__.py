@@ -1,0 +1,44 @@
+"""opexec: models of mixed age and framework in one program, each in its own process and interpreter, called through shared memory.
+
+The rooms: `model` and its two kinds (`isolated`, `inprocess`) are what a user calls; `loading` makes them; `environment` and what it
+builds on find and build interpreters; `worker` and `connection` run and call one process. `workers` runs in the foreign interpreter, `ipc`
+on both sides.
+"""
+
+from .environment import Environment
+from .errors import (
+    BuildError,
+    CallTimeout,
+    LoadError,
+    ModelClosed,
+    ModelError,
+    OpexecError,
+    OutOfSharedMemory,
+    ProtocolError,
+    SpecError,
+    WorkerDied,
+)
+from .ipc import VERSION as __version__
+from .loading import load
+from .model import Model, ModelStats, WorkerInfo
+from .spec import TensorSpec
+
+__all__ = [
+    "BuildError",
+    "CallTimeout",
+    "Environment",
+    "LoadError",
+    "Model",
+    "ModelClosed",
+    "ModelError",
+    "ModelStats",
+    "OpexecError",
+    "OutOfSharedMemory",
+    "ProtocolError",
+    "SpecError",
+    "TensorSpec",
+    "WorkerDied",
+    "WorkerInfo",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,126 @@
+"""Telling the user how far the building of an environment is: on standard error, live on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# What uv says while it installs, without its progress bars: "Downloading numpy (15.0MiB)", " Downloaded numpy",
+# "   Building x @ file:///x", "      Built x @ file:///x", "Installed 2 packages in 5ms".
+_STARTED = re.compile(r"\s*(Downloading|Building) (\S+)(?:.* \(([\d.]+ ?[KMGT]?i?B)\))?")
+_FINISHED = re.compile(r"\s*(?:Downloaded|Built) (\S+)")
+_INSTALLED = re.compile(r"Installed \d+ packages?\b")
+
+
+@contextlib.contextmanager
+def reporting(title: str, report: Callable[[str], None] | None) -> Iterator[Callable[[str], None]]:
+    """A function that tells the user the current step of one build. Nothing is shown before its first call.
+
+    With `report` given, that is what is called, first with the title. Otherwise a terminal gets one live line for each build
+    under way, of which the last step stays; and anything else (a log file, a pipe) gets one line a step.
+    """
+    with contextlib.ExitStack() as stack:
+        show: Callable[[str], None] | None = None
+
+        def tell(step: str) -> None:
+            nonlocal show
+            if show is None:
+                if report is not None:
+                    show = report
+                    show(title)
+                elif sys.stderr is not None and sys.stderr.isatty():
+                    show = stack.enter_context(_board.task(title))
+                else:
+                    show = _print
+                    show(title)
+            show(step)
+
+        yield tell
+
+
+def _print(text: str) -> None:
+    if sys.stderr is not None:
+        print(f"opexec: {text}", file=sys.stderr, flush=True)
+
+
+class UvLog:
+    """Makes steps out of uv's lines: what is being downloaded or compiled now, and the counts."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._under_way: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        if started := _STARTED.match(line):
+            verb, name, size = started.groups()
+            self._under_way.add(name)
+            others = len(self._under_way) - 1
+            self._report(
+                f"{verb.lower()} {name}" + f" ({size})" * bool(size) + f" and {others} more" * bool(others)
+            )
+        elif finished := _FINISHED.match(line):
+            self._under_way.discard(finished.group(1))
+        elif installed := _INSTALLED.match(line):
+            self._report(f"{installed.group().lower()}; compiling bytecode")
+
+
+class _Board:
+    """The one live display of the process: builds in several threads share it, because rich draws one at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._display: Progress | None = None
+        self._running = 0
+
+    @contextlib.contextmanager
+    def task(self, title: str) -> Iterator[Callable[[str], None]]:
+        last = ""
+        with self._lock:
+            if self._display is None:
+                self._display = _display()
+                self._display.start()
+            display = self._display
+            self._running += 1
+            task = display.add_task(title, step="", total=None)
+
+        def update(step: str) -> None:
+            nonlocal last
+            last = step
+            display.update(task, step=step)
+
+        try:
+            yield update
+            display.console.print(f"opexec: {title}: {last}", markup=False, highlight=False)
+        finally:
+            with self._lock:
+                display.remove_task(task)
+                self._running -= 1
+                if self._running == 0:
+                    display.stop()
+                    self._display = None
+
+
+_board = _Board()
+
+
+def _display() -> Progress:
+    # Imported here: rich takes 50 ms, and most calls find their environment built.
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    # Steps first: on a narrow terminal the end of the line, what is being built, is cut off.
+    columns = [
+        TextColumn(text, style=style, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        for text, style in (("{task.fields[step]}", "none"), ("{task.description}", "dim"))
+    ]
+    return Progress(
+        SpinnerColumn(), TimeElapsedColumn(), *columns, console=Console(stderr=True), transient=True
+    )

@@ -1,0 +1,435 @@
+"""The caller's end of one worker: calls in flight, who reads their answers, and what happens when the worker dies.
+
+Any number of threads call at once. Each sends under a short lock and then waits without one. Whoever waits first reads the answers of
+everybody (it has the *reader's role*) and hands the role over when it leaves. The role is an entry in a dict that names its holder, taken
+with the atomic `dict.setdefault`: an exception at any point, Ctrl-C included, finds out from the entry itself whether the role is to be
+given back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from .calls import Call, InFlight
+from .errors import CallTimeout, ModelError, OpexecError, OutOfSharedMemory, ProtocolError
+from .ipc import PROTOCOL, faults, wire
+from .ipc.channel import Channel
+from .ipc.doorbell import strategy
+from .ipc.packer import Block, Packer
+from .ipc.ring import CALLER, CHANNEL_BYTES, WORKER, write_header
+from .memory import SharedMemory
+from .output_memory import OutputMemory
+from .worker import WorkerProcess
+
+#: A sleeping reader looks again this often, in milliseconds, though nothing should make it.
+_LOOK_AGAIN_MS = 100
+#: A thread that waits for another one to read looks this often, in seconds, whether the role is free.
+_FOLLOW_S = 0.05
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+class Connection:
+    """Sends calls to a worker process and reads their answers."""
+
+    def __init__(self, process: WorkerProcess, packer: Packer, memory: SharedMemory, wait: str) -> None:
+        self.process = process
+        self.dead: OpexecError | None = None
+        self.sent = 0
+        self.copied_in = 0
+        self._packer = packer
+        self._memory = memory
+        self._failures: dict[int, dict[str, Any]] = {}
+        self._role: dict[int, object] = {}
+        self._heirs: list[Callable[[], None]] = []
+        self._sending = threading.Lock()
+        self._offering = threading.Lock()
+        self._offered: set[int] = set()
+        self._fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
+        self._segment = memory.create(CHANNEL_BYTES)
+        write_header(self._segment.map, PROTOCOL)
+        self.channel = Channel(
+            self._segment.map,
+            CALLER,
+            WORKER,
+            process.control,
+            (self._fds[0], self._fds[1]),
+            self._on_message,
+            behind_lock=True,
+        )
+        self.channel.bell.watch(process.pidfd)
+        self.outputs = OutputMemory(self.channel, memory, self._sending)
+        self.calls = InFlight(packer, self.outputs)
+        self.pending = self.calls.pending
+        self._strategy = strategy(wait)
+        self._wait = wait
+        _connections.add(self)
+
+    # Starting
+
+    def open(self, load: dict[str, Any], deadline: float | None) -> dict[str, Any]:
+        """Give the worker its channel, its segments and the model to load; returns its ``loaded`` or ``failed`` message.
+
+        Raises WorkerDied, or CallTimeout when `deadline` (by `time.monotonic`) passes first.
+        """
+        control = self.process.control
+        try:
+            control.send(
+                {"type": "channel", "size": self._segment.size, "wait": self._wait},
+                [self._segment.fd, self._fds[0], self._fds[1]],
+            )
+            self._offer_segments()
+            self.outputs.open()
+            control.send({"type": "load", **load})
+            while True:
+                message, fds = self.process.receive(deadline)
+                if message["type"] in ("loaded", "failed"):
+                    self.outputs.populate()
+                    return message
+                self.channel.handle(message, fds)
+        except faults.PeerGone:
+            raise self.process.death("load") from None
+        except faults.ProtocolError as error:
+            raise self.broken(error) from error
+
+    # Calling
+
+    def send(self, call: Call) -> bool:
+        """Send a call whose block is filled; True if the worker had to be woken. Raises what ended the connection, if it has ended."""
+        if self.dead is not None:  # before any lock: in a forked child another thread may hold one for ever
+            raise self.ended()
+        block = call.block
+        assert block is not None
+        plan, arena, channel = block.plan, self._packer.arena, self.channel
+        try:
+            if len(self._offered) != arena.count:
+                self._offer_segments()
+            if plan.id not in channel.told:
+                channel.tell(plan, self._packer)
+        except faults.PeerGone:
+            raise self._died() from None
+        while not self._publish(call, block):
+            channel.bell.ring()
+            self._make_room(call)
+        return channel.bell.ring()
+
+    def _publish(self, call: Call, block: Block) -> bool:
+        """Put the call into the ring; False if that is full."""
+        producer = self.channel.producer
+        with self._sending:
+            if self.dead is not None:
+                raise self.ended()
+            tail = producer.tail
+            self.sent = id = self.sent + 1
+            due, self.outputs.due = self.outputs.due, 0
+            try:
+                call.id = id
+                self.pending[id] = call
+                if call.places:
+                    published = self._publish_with_places(call, block, due)
+                else:
+                    published = producer.publish(wire.CALL, id, block.plan.id, block.place, due, 0)
+            finally:
+                if producer.tail == tail:  # the ring is full, or this thread was interrupted
+                    self.pending.pop(id, None)
+                    self.sent -= 1
+                    call.id = 0
+                    self.outputs.due = due
+            # The worker is at it; what follows costs the call nothing.
+            if published:
+                self.copied_in += block.plan.copied
+                if self.outputs.leases.ended:
+                    self.outputs.collect()
+        return published
+
+    def _publish_with_places(self, call: Call, block: Block, due: int) -> bool:
+        plan, places = block.plan, call.places
+        if plan.table >= 0:
+            plan.write_table(block.extent.segment.map, block.extent.offset, places)
+            places = ()
+        padding = (0,) * (wire.PLACES_IN_RECORD - len(places))
+        fields = (wire.CALL, call.id, plan.id, block.place, due, 0, 0, 0)
+        return self.channel.producer.publish_long(wire.HEAD_AND_PLACES, *fields, *places, *padding)
+
+    def _offer_segments(self) -> None:
+        with self._offering:
+            for id, segment in self._packer.arena.segments.items():
+                if id not in self._offered:
+                    self.channel.offer(segment)
+                    self._offered.add(id)
+
+    def wait(self, call: Call, woke: bool) -> None:
+        """Wait until `call` has an answer or a failure. Raises the failure, or CallTimeout past the call's deadline."""
+        role, consumer = self._role, self.channel.consumer
+        words, tail_at, ready = consumer.words, consumer.tail_at, self._strategy.ready
+        while call.answer is None and call.failure is None:
+            try:
+                if role.setdefault(0, call) is call:
+                    if self.calls.unsettled is not None:
+                        self.calls.settle(self.calls.unsettled)
+                    while call.answer is None and call.failure is None:
+                        if ready(words, tail_at, consumer.head, woke):
+                            self._deliver()
+                        else:
+                            self.sleep(self._timeout_ms(call))
+                        woke = False
+                else:
+                    self._follow(call)
+            finally:
+                if role.get(0) is call:
+                    del role[0]
+                    if self.pending:
+                        self._hand_over()
+        if call.failure is not None:
+            raise call.failure
+
+    def arrays(self, call: Call) -> list[Any]:
+        """The tensors of an answered call, in the order of its plan, over shared memory: good for as long as they are held."""
+        assert call.answer is not None
+        try:
+            return self.outputs.lend(call.plan, call.answer[3])
+        except faults.ProtocolError as error:
+            raise self.broken(error) from error
+
+    # Reading
+
+    def read_available(self) -> None:
+        """Deliver all answers that are there. For the holder of the reader's role."""
+        consumer = self.channel.consumer
+        if self.calls.unsettled is not None:
+            self.calls.settle(self.calls.unsettled)
+        while self.dead is None and consumer.words[consumer.tail_at] != consumer.head:
+            self._deliver()
+
+    def sleep(self, timeout_ms: int) -> None:
+        """Sleep until there is something to read, or to look at. For the holder of the reader's role."""
+        self.look_around(self.channel.bell.sleep(self.channel.consumer.head, timeout_ms))
+
+    def look_around(self, ready: list[int]) -> None:
+        """Handle what made the reader wake up besides its bell: control messages, or the worker's end."""
+        if not ready:
+            return
+        try:
+            self.channel.handle_control()
+            if self.process.pidfd in ready:
+                self._bury()
+        except faults.PeerGone:
+            self._bury()
+        except faults.ProtocolError as error:
+            self.broken(error)
+
+    def _deliver(self) -> None:
+        consumer = self.channel.consumer
+        try:
+            record = consumer.peek(wire.HEAD)
+            if record is None:
+                return
+            id = record[1]
+            call = self.pending.get(id)
+            if call is None and not self.calls.expects(id):
+                raise faults.ProtocolError(f"an answer to call {id}, which is not waiting for one")
+            if record[0] == wire.RESULT:
+                if call is not None:
+                    call.plan = self.channel.plans.get(record[2]) or self.channel.plan(record[2])
+                    call.answer = record
+            elif record[0] == wire.FAILURE:
+                self._take_failure(id, call)
+            else:
+                raise faults.ProtocolError(f"a record of kind {record[0]}; expected a result or a failure")
+        except faults.ProtocolError as error:
+            self.broken(error)
+            return
+        except faults.PeerGone:
+            self._died()
+            return
+        # This thread may be interrupted anywhere (Ctrl-C). Up to here the record stays and is read again; from here on the next
+        # reader finds in `_unsettled` what is to be finished.
+        self.calls.unsettled = record
+        consumer.advance()
+        self.calls.settle(record)
+
+    def _take_failure(self, id: int, call: Call | None) -> None:
+        if id not in self._failures:
+            self.channel.handle_control()
+        message = self._failures.pop(id, None)
+        if message is None:
+            if call is not None and call.failure is not None:
+                return  # taken before an interruption
+            raise faults.ProtocolError(f"call {id} failed without a message that says why")
+        if call is None:
+            return
+        error = message["error"]
+        if message["kind"] == "room":
+            call.failure = OutOfSharedMemory(f"no room for the outputs: {error['message']}; {self.holders()}")
+        else:
+            call.failure = ModelError(error["type"], error["message"], error["traceback"])
+
+    def _timeout_ms(self, call: Call) -> int:
+        if call.deadline is None:
+            return _LOOK_AGAIN_MS
+        left = call.deadline - time.monotonic()
+        if left <= 0:
+            raise CallTimeout(
+                f"worker {self.process.name!r} did not answer within the call's timeout; it goes on with the call, and the "
+                "late answer will be discarded"
+            )
+        return min(_LOOK_AGAIN_MS, int(left * 1000) + 1)
+
+    def _follow(self, call: Call) -> None:
+        """Wait until the reader has the answer, or leaves."""
+        timeout_ms = self._timeout_ms(call)
+        parked = threading.Lock()
+        parked.acquire()
+        call.parked = parked
+        if call.answer is None and call.failure is None and 0 in self._role:
+            parked.acquire(timeout=min(_FOLLOW_S, timeout_ms / 1000))
+        call.parked = None
+
+    def _hand_over(self) -> None:
+        if self.calls.wake_one():
+            return
+        for heir in list(self._heirs):
+            heir()
+
+    def _make_room(self, call: Call) -> None:
+        """The ring is full: read until an answer has made room, or wait for whoever reads, for a moment or until the call's deadline."""
+        timeout_ms = self._timeout_ms(call)
+        if self.take_role(call):
+            try:
+                self.read_available()
+                self.sleep(min(timeout_ms, 1))
+            finally:
+                self.leave_role(call)
+        else:
+            time.sleep(0.001)
+
+    # The reader's role, for readers that wait for many calls
+
+    def take_role(self, reader: object) -> bool:
+        """Try to become the reader; True if `reader` has the role now."""
+        return self._role.setdefault(0, reader) is reader
+
+    def leave_role(self, reader: object) -> None:
+        """Give the role up, if `reader` has it, to somebody who waits."""
+        if self._role.get(0) is reader:
+            del self._role[0]
+            if self.pending:
+                self._hand_over()
+
+    def add_heir(self, heir: Callable[[], None]) -> None:
+        """Have `heir` called when the role falls free while no thread waits for a call of its own, and when the connection ends."""
+        self._heirs.append(heir)
+
+    def remove_heir(self, heir: Callable[[], None]) -> None:
+        """Undo `add_heir`."""
+        if heir in self._heirs:
+            self._heirs.remove(heir)
+
+    def expire(self, call: Call) -> None:
+        """End `call`, for which no thread waits, if its deadline has passed."""
+        try:
+            self._timeout_ms(call)
+        except CallTimeout as error:
+            if self.pending.get(call.id) is call and call.answer is None:
+                self.calls.abandon(call)
+                call.failure = error
+                if call.finish is not None:
+                    call.finish(call)
+
+    # Messages
+
+    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
+        kind = message["type"]
+        if kind == "failure":
+            self._failures[int(message["id"])] = message
+        elif kind == "need":
+            self.outputs.give_room(int(message["bytes"]))
+        elif kind == "broken":
+            raise faults.ProtocolError(f"the worker gave up: {message['why']}")
+        else:
+            raise faults.ProtocolError(f"a control message of type {kind!r}, which a caller does not know")
+
+    def holders(self) -> str:
+        """Who holds output blocks, for messages."""
+        held = len(self.outputs.leases)
+        return (
+            f"{held} output blocks are held by arrays of the caller, {len(self.pending)} calls are in flight"
+        )
+
+    # The end
+
+    def ended(self) -> OpexecError:
+        """Why the connection ended, as a new exception: each caller's gets a traceback of its own."""
+        error = self.dead
+        assert error is not None
+        copy = error.__class__.__new__(error.__class__)
+        copy.args = error.args
+        copy.__dict__.update(error.__dict__)
+        return copy
+
+    def _bury(self) -> None:
+        """The worker is gone, but what it answered before is good."""
+        if self.dead is None:
+            self.read_available()
+            self._died()
+
+    def _died(self) -> OpexecError:
+        if self.dead is None:
+            taken = self.channel.consumer.words[WORKER.head] >= self.channel.producer.tail
+            self.end(self.process.death("call" if self.pending and taken else "idle"))
+        return self.ended()
+
+    def broken(self, error: Exception) -> OpexecError:
+        """Kill a worker that breaks the protocol, and give the error to raise."""
+        self.process.kill()
+        self.end(
+            ProtocolError(
+                f"worker {self.process.name!r} (pid {self.process.pid}) broke the protocol and was killed: {error}"
+            )
+        )
+        return self.ended()
+
+    def end(self, error: OpexecError) -> None:
+        """End the connection: every call in flight fails with `error`, later ones too."""
+        with self._sending:
+            if self.dead is not None:
+                return
+            self.dead = error
+        self.calls.fail_all(self.ended)
+        for heir in list(self._heirs):
+            heir()
+
+    def close(self, error: OpexecError, grace: float) -> None:
+        """End the connection and the worker, giving it `grace` seconds to leave by itself. Idempotent."""
+        if not self._fds or self.process.is_copy:
+            return
+        self.end(error)
+        # Whoever still reads must be out of `poll` before the descriptors go.
+        os.eventfd_write(self._fds[0], 1)
+        give_up = time.monotonic() + 1
+        while not self.take_role(self) and time.monotonic() < give_up:
+            time.sleep(0.001)
+        self.process.close(grace)
+        self.outputs.close()
+        self._memory.forget(self._segment)
+        fds, self._fds = self._fds, []
+        for fd in fds:
+            os.close(fd)
+        _connections.discard(self)
+
+
+def _orphan_after_fork() -> None:
+    """A forked child shares the channel's memory with its parent; were both to use it, both would be corrupted."""
+    for connection in list(_connections):
+        connection.dead = OpexecError(
+            f"model {connection.process.name!r} belongs to process {os.getppid()}, which forked this one; "
+            "load the model in the process that uses it"
+        )
+
+
+os.register_at_fork(after_in_child=_orphan_after_fork)

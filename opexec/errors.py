@@ -1,0 +1,90 @@
+"""Every error a user can get.
+
+Each message says what was expected, what came and what to do. All of them derive from `OpexecError`, so one `except` clause
+catches whatever opexec raises; where Python has a matching built-in (ValueError, TimeoutError, MemoryError) the class is that too.
+"""
+
+from __future__ import annotations
+
+
+class OpexecError(Exception):
+    """Base class of every error raised by opexec."""
+
+
+class SpecError(OpexecError, ValueError):
+    """Inputs, or a model's outputs, do not fit the spec: a name, dtype, rank, size or symbol."""
+
+
+class BuildError(OpexecError):
+    """An environment cannot be built: no interpreter fits, or the requirements cannot be installed together."""
+
+
+class LoadError(OpexecError):
+    """A model could not be loaded.
+
+    `stage` is where it stopped: ``"source"`` (what to load was not understood), ``"spawn"`` (the interpreter did not start),
+    ``"handshake"`` (the worker started but cannot serve), or ``"load"`` (the model's file or factory failed).
+    """
+
+    def __init__(self, message: str, *, stage: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+
+
+class WorkerDied(OpexecError):
+    """The worker process ended while it was needed.
+
+    `exit_code` is its exit status, or None if a signal ended it; `signal` is that signal's name (``"SIGKILL"``) or None;
+    `stderr` holds its last lines of standard error; `stage` says what it was doing: ``"spawn"``, ``"handshake"``,
+    ``"load"``, ``"call"`` or ``"idle"``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int,
+        exit_code: int | None,
+        signal: str | None,
+        stderr: tuple[str, ...],
+        stage: str,
+    ) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.exit_code = exit_code
+        self.signal = signal
+        self.stderr = stderr
+        self.stage = stage
+
+
+class ModelError(OpexecError):
+    """The model raised an exception; the worker lives on and serves the next call.
+
+    `type` is the exception's qualified class name, `message` its text, `traceback` the worker's traceback as text
+    (the exception object itself never crosses the process boundary).
+    """
+
+    def __init__(self, type: str, message: str, traceback: str) -> None:
+        super().__init__(f"the model raised {type}: {message}")
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}\n\n{self.traceback}" if self.traceback else str(self.args[0])
+
+
+class CallTimeout(OpexecError, TimeoutError):
+    """A call's deadline passed before the answer came. The worker still runs the call; its late answer is discarded."""
+
+
+class OutOfSharedMemory(OpexecError, MemoryError):
+    """Shared memory for a tensor is not to be had; names the limit, what is free, and who holds blocks."""
+
+
+class ModelClosed(OpexecError):
+    """The model was closed, by `close()` or by leaving its `with` block, and takes no more calls."""
+
+
+class ProtocolError(OpexecError):
+    """A worker wrote something into shared memory that breaks the protocol; it is killed, because nothing it says can be trusted."""

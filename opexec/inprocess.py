@@ -1,0 +1,177 @@
+"""A model in the caller's own process: the same platform code as in a worker, on the caller's own arrays.
+
+What ``isolation="none"`` gives: the baseline that an isolated model is compared with, and the same results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from .arrays import ArrayKind, kind_of, to_numpy
+from .errors import ModelClosed, ModelError
+from .model import Model, ModelStats, WorkerInfo, subset
+from .spec import TensorSpec, bind_inputs, bind_outputs
+from .workers.failure import describe
+from .workers.platforms import Platform
+from .workers.structure import Structure, flatten, unflatten
+
+_SIGNATURES_KEPT = 4096
+
+#: Names, dtypes and shapes of a call's tensors.
+Signature = tuple[tuple[str, ...], tuple[Any, ...], tuple[Any, ...]]
+
+_dtype = attrgetter("dtype")
+_shape = attrgetter("shape")
+
+
+class InProcessModel(Model):
+    """See `Model`. Calls run one at a time, in the thread that makes them; nothing can end a call early, so a timeout has no effect."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        platform: str,
+        loaded: Platform,
+        inputs: tuple[TensorSpec, ...] | None,
+        outputs: tuple[TensorSpec, ...] | None,
+        check: bool,
+    ) -> None:
+        self.name = name
+        self.platform = platform
+        self.inputs = inputs
+        self.outputs = outputs
+        self._model = loaded
+        self._check = check
+        self._symbols: dict[Signature, Mapping[str, int]] = {}
+        self._approved: set[tuple[Signature, Signature]] = set()
+        self._calls = 0
+        self._closed = False
+        self._one_at_a_time = threading.RLock()
+        self._threads: ThreadPoolExecutor | None = None
+
+    def infer(
+        self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        arrays, kind = self._take(tuple(inputs), [*inputs.values()])
+        return self._infer(tuple(inputs), arrays, kind, outputs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        names, values, positional = self._named(args, kwargs)
+        arrays, kind = self._take(names, values)
+        leaves, structure = self._run(names, arrays, positional)
+        return unflatten(structure, _as_kind(leaves, kind))
+
+    def submit(
+        self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> Future[dict[str, Any]]:
+        arrays, kind = self._take(tuple(inputs), [*inputs.values()])
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix=f"opexec-{self.name}")
+        return self._threads.submit(self._infer, tuple(inputs), arrays, kind, outputs)
+
+    async def infer_async(
+        self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        return await asyncio.wrap_future(self.submit(inputs, outputs=outputs))
+
+    def _infer(
+        self, names: tuple[str, ...], arrays: list[Any], kind: ArrayKind | None, outputs: Sequence[str] | None
+    ) -> dict[str, Any]:
+        leaves, structure = self._run(names, arrays, 0)
+        results = dict(zip(structure.names, _as_kind(leaves, kind), strict=True))
+        return results if outputs is None else subset(results, outputs)
+
+    def _take(self, names: tuple[str, ...], values: list[Any]) -> tuple[list[Any], ArrayKind | None]:
+        if self._closed:
+            raise ModelClosed(f"model {self.name!r} is closed; load it again to call it")
+        if {*map(type, values)} == {np.ndarray}:
+            return values, None
+        specs = {} if self.inputs is None else {spec.name: spec for spec in self.inputs}
+        arrays = [to_numpy(value, specs.get(name), name) for name, value in zip(names, values, strict=True)]
+        return arrays, kind_of(values)
+
+    def _run(self, names: tuple[str, ...], arrays: list[Any], positional: int) -> tuple[list[Any], Structure]:
+        signature = self._check_inputs(names, arrays)
+        with self._one_at_a_time:
+            self._calls += 1
+            try:
+                bound = self._model.bind(
+                    arrays[:positional], dict(zip(names[positional:], arrays[positional:], strict=True))
+                )
+                _, leaves, structure = flatten(self._model.run(bound, _reserve))
+            except Exception as error:
+                raise ModelError(**describe(error)) from error
+        self._check_outputs(signature, structure.names, leaves)
+        return leaves, structure
+
+    # As with an isolated model, a signature that was found to fit the spec is not looked at again.
+
+    def _check_inputs(self, names: tuple[str, ...], arrays: list[Any]) -> Signature:
+        signature = names, tuple(map(_dtype, arrays)), tuple(map(_shape, arrays))
+        if self._check and self.inputs is not None and signature not in self._symbols:
+            symbols = bind_inputs(self.inputs, _by_name(*signature))
+            if len(self._symbols) > _SIGNATURES_KEPT:
+                self._symbols.clear()
+            self._symbols[signature] = symbols
+        return signature
+
+    def _check_outputs(self, inputs: Signature, names: tuple[str, ...], leaves: list[Any]) -> None:
+        if not self._check or self.outputs is None:
+            return
+        pair = inputs, (names, tuple(map(_dtype, leaves)), tuple(map(_shape, leaves)))
+        if pair not in self._approved:
+            bind_outputs(self.outputs, _by_name(*pair[1]), self._symbols.get(inputs, {}))
+            if len(self._approved) > _SIGNATURES_KEPT:
+                self._approved.clear()
+            self._approved.add(pair)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+            self._threads = None
+
+    @property
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        return (
+            WorkerInfo(
+                pid=os.getpid(),
+                interpreter=sys.executable,
+                python=platform.python_version(),
+                numpy=np.__version__,
+                framework=self._model.framework,
+                framework_version=self._model.version,
+                state="stopped" if self._closed else "ready",
+            ),
+        )
+
+    def stats(self) -> ModelStats:
+        return ModelStats(
+            calls=self._calls, bytes_copied_in=0, bytes_copied_out=0, shared_memory=0, blocks_held=0
+        )
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        return np.empty(shape, dtype)
+
+
+def _reserve(specs: Sequence[tuple[str, Any, tuple[int, ...]]]) -> dict[str, Any]:
+    return {name: np.empty(shape, dtype) for name, dtype, shape in specs}
+
+
+def _by_name(names: tuple[str, ...], dtypes: tuple[Any, ...], shapes: tuple[Any, ...]) -> dict[str, Any]:
+    return {name: (dtype, shape) for name, dtype, shape in zip(names, dtypes, shapes, strict=True)}
+
+
+def _as_kind(arrays: list[Any], kind: ArrayKind | None) -> list[Any]:
+    return arrays if kind is None else [kind.from_numpy(array) for array in arrays]

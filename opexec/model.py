@@ -1,0 +1,175 @@
+"""Model: what the user holds.
+
+`infer`, the drop-in call, `submit` and `infer_async` are four ways to make the same call. What differs between a model in a worker process and one
+in this process lies in two subclasses, `isolated.IsolatedModel` and `inprocess.InProcessModel`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .errors import SpecError
+from .spec import TensorSpec, concrete_shape, fit_shape
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """One worker of a model, as it is now. `state` is ``"ready"``, ``"busy"`` (calls in flight) or ``"stopped"``."""
+
+    pid: int
+    interpreter: str
+    python: str
+    numpy: str
+    framework: str
+    framework_version: str
+    state: str
+
+
+@dataclass(frozen=True)
+class ModelStats:
+    """Counts since the model was loaded.
+
+    `calls` sent; `bytes_copied_in`: input bytes that opexec copied into shared memory; `bytes_copied_out`: output bytes that the worker
+    copied into shared memory; `shared_memory`: bytes of shared memory held now; `blocks_held`: output blocks that the caller's arrays hold.
+    """
+
+    calls: int
+    bytes_copied_in: int
+    bytes_copied_out: int
+    shared_memory: int
+    blocks_held: int
+
+
+class Model(ABC):
+    """A loaded model. Made by `opexec.load`; a context manager that closes it.
+
+    All methods may be called from any thread.
+    """
+
+    #: What the model is called in messages and logs.
+    name: str
+    #: What runs it: ``"python"``, ``"onnx"``, ``"torchscript"``.
+    platform: str
+    #: The specs of its inputs and outputs, or None where nothing is known and nothing is checked.
+    inputs: tuple[TensorSpec, ...] | None
+    outputs: tuple[TensorSpec, ...] | None
+
+    @abstractmethod
+    def infer(
+        self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Run the model on `inputs`, name -> array, and return its outputs, name -> array.
+
+        Arrays may be numpy's, or anything with ``__dlpack__`` or ``__array__``; Python numbers, texts and lists are taken where a spec gives their
+        dtype. Outputs are writable views of shared memory, good for as long as they are held; they are torch tensors if all inputs were.
+        A result that the model did not name is called ``output``, or ``output_0``, ``output_1`` and so on.
+
+        `outputs` names the wanted subset. `timeout` is in seconds; without it the model's own holds.
+
+        Raises SpecError, ModelError, CallTimeout, WorkerDied, OutOfSharedMemory, ModelClosed.
+        """
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model as if it were called in process; returns what the model returned (array, tuple, list, nested dict).
+
+        Positional arguments go to the inputs of the spec in its order, or, without a spec, to the model as they are.
+        """
+
+    @abstractmethod
+    def submit(
+        self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> Future[dict[str, Any]]:
+        """Start `infer` and return a Future of its result. Bad inputs raise here, at once."""
+
+    @abstractmethod
+    async def infer_async(
+        self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """`infer` for asyncio: the event loop runs on while the model works."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the model. Calls in flight fail with ModelClosed; arrays it gave stay good. Closing twice does nothing."""
+
+    @property
+    @abstractmethod
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """The processes that run the model."""
+
+    @abstractmethod
+    def stats(self) -> ModelStats:
+        """What the model has done, and what it holds."""
+
+    def empty(self, name: str, shape: Sequence[int] | None = None, dtype: Any = None) -> np.ndarray[Any, Any]:
+        """An uninitialised, writable array for the input `name`, in shared memory: a call with it, or with a part of it, copies nothing.
+
+        `shape` may be left out where the spec fixes it; `dtype` is the spec's, and must be given where there is none. The array is the caller's to
+        reuse for any number of calls, and stays good when a worker is replaced. Raises SpecError if it does not fit the spec, OutOfSharedMemory.
+        """
+        spec = self._input_spec(name)
+        if spec is None:
+            if shape is None or dtype is None:
+                raise SpecError(f"input {name!r} has no spec: give both shape and dtype")
+            return self._empty(tuple(shape), np.dtype(dtype))
+        wanted = spec.numpy_dtype
+        if wanted is None:
+            raise SpecError(
+                f"input {name!r} is {spec.dtype}, whose elements have no fixed size: pass an array of objects to the call"
+            )
+        if dtype is not None and not spec.accepts(np.dtype(dtype)):
+            raise SpecError(f"input {name!r}: expected dtype {spec.dtype}, got {np.dtype(dtype)}")
+        return self._empty(concrete_shape(spec, {}) if shape is None else fit_shape(spec, shape), wanted)
+
+    @abstractmethod
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]: ...
+
+    def _input_spec(self, name: str) -> TensorSpec | None:
+        if self.inputs is None:
+            return None
+        for spec in self.inputs:
+            if spec.name == name:
+                return spec
+        raise SpecError(
+            f"there is no input {name!r}; the model's inputs are {', '.join(repr(s.name) for s in self.inputs)}"
+        )
+
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[str, ...], list[Any], int]:
+        """A drop-in call's ``(names, values, how many are positional for the model)``."""
+        if not args:
+            return tuple(kwargs), list(kwargs.values()), 0
+        if self.inputs is None:
+            names = (*map(str, range(len(args))), *kwargs)
+            return names, [*args, *kwargs.values()], len(args)
+        if len(args) > len(self.inputs):
+            raise SpecError(f"the model takes {len(self.inputs)} inputs, got {len(args)} positional ones")
+        names = tuple(spec.name for spec in self.inputs[: len(args)])
+        for name in names:
+            if name in kwargs:
+                raise SpecError(f"input {name!r} is given twice: by position and by name")
+        return (*names, *kwargs), [*args, *kwargs.values()], 0
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def subset(results: dict[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+    """The outputs that the caller named, in that order. Raises SpecError for one that the model did not give."""
+    try:
+        return {name: results[name] for name in outputs}
+    except KeyError as error:
+        raise SpecError(
+            f"output {error.args[0]!r} was asked for; the model gave {', '.join(map(repr, results)) or 'none'}"
+        ) from None

@@ -1,0 +1,110 @@
+"""The worker's output arena as the caller sees it: the segments made for it, and the blocks in it that the caller's arrays hold.
+
+The worker owns the arena and hands out its blocks; the caller makes its segments, lends a block's arrays to the user, and tells the worker
+when nothing looks at a block any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from .ipc import wire
+from .ipc.arena import NoRoom
+from .ipc.channel import Channel
+from .ipc.faults import ProtocolError
+from .ipc.lease import Leases
+from .ipc.plan import Plan
+from .ipc.segment import Segment
+from .memory import SharedMemory
+
+_FIRST_SEGMENT = 1 << 20
+_LARGEST_GROWTH = 256 << 20
+
+
+class OutputMemory:
+    """One worker's. `sending` is the lock under which records are published: it guards what is to be released, too."""
+
+    def __init__(self, channel: Channel, memory: SharedMemory, sending: threading.Lock) -> None:
+        self.leases = Leases()
+        #: The place, marked PRESENT, that goes with the next call, or 0. Read and set under `sending`.
+        self.due = 0
+        self._channel = channel
+        self._memory = memory
+        self._sending = sending
+        self._segments: dict[int, Segment] = {}
+
+    def open(self) -> None:
+        """Give the worker its first segment."""
+        self.give_room(_FIRST_SEGMENT)
+
+    def populate(self) -> None:
+        """Map all pages now, so that no call pays for it."""
+        for segment in self._segments.values():
+            segment.populate()
+
+    def give_room(self, size: int) -> None:
+        """Answer a worker that needs `size` bytes: with a segment, or with the reason why there is none, and with what it may have back."""
+        with self._sending:
+            released = [place | wire.PRESENT for place in self.leases.collect()]
+            if self.due:
+                released.append(self.due)
+                self.due = 0
+        held = sum(segment.size for segment in self._segments.values())
+        try:
+            segment = self._memory.create(size, room_to_grow=min(held, _LARGEST_GROWTH))
+        except NoRoom as error:
+            self._channel.control.send({"type": "refused", "why": str(error), "released": released})
+            return
+        self._segments[segment.id] = segment
+        self._channel.segments[segment.id] = segment
+        self._channel.control.send(
+            {"type": "room", "id": segment.id, "size": segment.size, "released": released}, [segment.fd]
+        )
+
+    def lend(self, plan: Plan, place: int) -> list[Any]:
+        """The tensors of the block at `place`: arrays over shared memory, lent for as long as anything views them.
+
+        Raises ProtocolError if the block does not lie in a segment, or is lent already.
+        """
+        map, start = self._channel.locate_block(place, plan.size)
+        if place in self.leases.lent:
+            raise ProtocolError(f"a result lies at {place:#x}, where the caller still holds another")
+        views = plan.views(map, start)
+        if plan.whole:
+            self.leases.lend(place, views)
+            return views
+        if plan.outside:
+            raise ProtocolError(f"plan {plan.id} of a result leaves tensors outside the block")
+        for index in plan.texts:
+            views[index] = plan.decode(index, views[index])
+        self.leases.lend(place, [view for i, view in enumerate(views) if i not in plan.texts])
+        return views
+
+    def forfeit(self, place: int) -> None:
+        """Nobody wants the block at `place`."""
+        if place not in self.leases.lent:
+            self.leases.forfeit(place)
+
+    def collect(self) -> None:
+        """Find out which blocks the worker may have back: one goes with the next call, further ones in records of their own.
+
+        Under `sending`.
+        """
+        places = [place | wire.PRESENT for place in self.leases.collect()]
+        if self.due:
+            places.append(self.due)
+        self.due = places.pop() if places else 0
+        producer = self._channel.producer
+        while places and producer.room() > 1:
+            chunk = places[: wire.RELEASES_IN_RECORD]
+            del places[: wire.RELEASES_IN_RECORD]
+            padding = [0] * (wire.RELEASES_IN_RECORD - len(chunk))
+            producer.publish_long(wire.RELEASES, wire.RELEASE, *chunk, *padding)
+        for place in places:
+            self.leases.forfeit(place & ~wire.PRESENT)
+
+    def close(self) -> None:
+        """Let go of the segments; arrays over them stay good."""
+        for segment in self._segments.values():
+            self._memory.forget(segment)

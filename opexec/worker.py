@@ -1,0 +1,393 @@
+"""One worker process: start it, shake hands, notice its end, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import caches, spawner, workers
+from .errors import BuildError, CallTimeout, LoadError, OpexecError, WorkerDied
+from .ipc import faults
+from .ipc.control import Control
+from .lifeline import Lifeline
+from .logs import WorkerLogs
+from .workers import handshake
+
+#: Seconds a worker has for its handshake where the caller gives no deadline: it starts Python and imports numpy, maybe from a cold disk.
+HANDSHAKE_S = 60.0
+
+_MAIN = Path(workers.__file__).with_name("__main__.py")
+
+# A process that has closed its socket is about to end; one that does not is killed after this long.
+_EXIT_S = 1.0
+# SIGKILL takes effect at once, except on a process that waits in the kernel for a device.
+_KILL_S = 5.0
+_SAY_BYE_S = 0.5
+_DRAIN_S = 0.5
+_LOOK_AGAIN_MS = 1000
+
+_DOING = {
+    "spawn": "starting",
+    "handshake": "shaking hands",
+    "load": "loading its model",
+    "call": "running a call",
+    "idle": "idle",
+}
+
+
+class WorkerProcess:
+    """A child process in a session of its own that runs `opexec.workers` in some interpreter.
+
+    Attributes:
+        name: for messages and logs.
+        interpreter: the path that was executed.
+        pid: its process id, also that of its process group and session.
+        pidfd: readable once it has died; open as long as this object lives.
+        control: the control socket, past the handshake.
+        hello: what it said of itself: versions of Python, numpy and msgpack, implementation, executable.
+
+    Methods may be called from any thread. In a forked copy of the caller they leave the worker alone: it is the parent's.
+    """
+
+    def __init__(self, name: str, interpreter: str, child: _Child, control: Control) -> None:
+        self.name = name
+        self.interpreter = interpreter
+        self.pid = child.pid
+        self.pidfd = child.pidfd
+        self.control = control
+        self.hello: dict[str, Any] = {}
+        self._child = child
+        self._closing = threading.RLock()
+        # Runs when this object is garbage and, at the latest, when the interpreter ends.
+        weakref.finalize(self, _Child.forget, child)
+
+    @classmethod
+    def start(
+        cls,
+        interpreter: str | os.PathLike[str],
+        name: str,
+        *,
+        overlay: str | os.PathLike[str] | None = None,
+        env_vars: Mapping[str, str | None] | None = None,
+        deadline: float | None = None,
+    ) -> WorkerProcess:
+        """Start a worker and shake hands with it.
+
+        `overlay` is a folder for the end of its module search path; `env_vars` are set (None: unset) over the caller's environment
+        without what belongs to the caller's Python; `deadline` is a time by `time.monotonic`.
+
+        Raises:
+            LoadError: stage ``"spawn"``: the interpreter cannot be executed, or ended before the handshake; stage ``"handshake"``: it
+                lacks something, does not fit the caller, or did not answer in time.
+            WorkerDied: a signal ended it before the handshake.
+        """
+        if deadline is None:
+            deadline = time.monotonic() + HANDSHAKE_S
+        path = os.fspath(interpreter)
+        mine, theirs = socket.socketpair()
+        with theirs:
+            control = Control(mine)
+            try:
+                # Before the worker exists: the handshake then takes one message of the worker, and no waiting on its side.
+                hello = handshake.hello(np.__version__)
+                control.send(hello)
+                argv = [path, "-I", _MAIN, "--control", str(theirs.fileno()), "--parent", str(os.getpid())]
+                if overlay is not None:
+                    argv += ["--overlay", overlay]
+                with contextlib.suppress(
+                    BuildError
+                ):  # a cache folder that cannot be written: workers start more slowly
+                    argv += ["--bytecode", caches.folder("bytecode")]
+                child = _Child.start(argv, name, [theirs.fileno()], _environment(env_vars))
+            except BaseException as error:
+                control.close()
+                if isinstance(error, OSError):
+                    raise LoadError(_cannot_start(path, error), stage="spawn") from error
+                raise
+        worker = cls(name, path, child, control)
+        try:
+            worker._shake_hands(hello, deadline)
+        except BaseException:
+            worker.close(grace=0)
+            raise
+        return worker
+
+    def _shake_hands(self, mine: dict[str, Any], deadline: float) -> None:
+        began = time.monotonic()
+        try:
+            theirs, fds = self.receive(deadline)
+            for fd in fds:
+                os.close(fd)
+            if theirs["type"] == "refused":
+                against = theirs.get("reason"), theirs.get("cure")
+            else:
+                against = handshake.disagreement(mine, theirs)
+        except CallTimeout:
+            raise LoadError(
+                f"{self._who()} did not say hello within {time.monotonic() - began:.1f} s. Is it a Python interpreter? "
+                f"A longer timeout helps if its disk is slow.{self._said()}",
+                stage="handshake",
+            ) from None
+        except faults.PeerGone:
+            died = self.death("spawn")
+            if died.signal is not None:
+                raise died from None
+            raise LoadError(
+                f"expected {self.interpreter} to be a Python interpreter >= 3.7 that runs opexec's worker; it exited with code "
+                f"{died.exit_code} before it said hello.{self._said()}",
+                stage="spawn",
+            ) from None
+        except faults.ProtocolError as error:
+            raise LoadError(
+                f"{self._who()} did not speak opexec's protocol: {error}", stage="handshake"
+            ) from None
+        if against is not None:
+            reason, cure = against
+            raise LoadError(f"{self._who()} cannot serve: {reason}. To do: {cure}.", stage="handshake")
+        self.hello = theirs
+
+    def receive(self, deadline: float | None = None) -> tuple[dict[str, Any], list[int]]:
+        """The next control message and its descriptors, of a worker that died too.
+
+        Raises faults.PeerGone once a dead worker's last message has been received, faults.ProtocolError, or CallTimeout past `deadline`.
+        """
+        poll = select.poll()
+        poll.register(self.control.fileno(), select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
+        died = False
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return self.control.receive(timeout=0)
+            if died:
+                raise faults.PeerGone(f"{self._who()} has died")
+            left_ms = _LOOK_AGAIN_MS
+            if deadline is not None:
+                left_ms = min(left_ms, int((deadline - time.monotonic()) * 1000) + 1)
+                if left_ms <= 0:
+                    raise CallTimeout(f"{self._who()} did not answer within its deadline")
+            # Then what it sent before it died is in the socket.
+            died = any(fd == self.pidfd for fd, _ in poll.poll(left_ms))
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this process is a forked copy of the one that started the worker."""
+        return self._child.is_copy()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended; one that was stopped, or is busy, is alive."""
+        return not self._child.wait(0)
+
+    def tail(self, stream: str = "stderr") -> tuple[str, ...]:
+        """The last lines it printed to ``"stderr"`` or ``"stdout"``."""
+        return self._child.logs.tail(stream)
+
+    def kill(self) -> None:
+        """Kill it and every process of its group now."""
+        self._child.kill()
+
+    def death(self, stage: str) -> WorkerDied:
+        """Why it died while `stage` (see WorkerDied). Takes its children along, and itself if it lives on without its control socket."""
+        exited = self._child.wait(_EXIT_S)
+        self._child.end()
+        how = self._child.how if exited else f"closed its connection, did not exit and {self._child.how}"
+        hint = ""
+        if self._child.signal == "SIGKILL" and exited and not self._child.killed:
+            hint = ". If nobody did, the kernel was out of memory: see dmesg"
+        return WorkerDied(
+            f"{self._who()} {how} while {_DOING[stage]}{hint}{self._said()}",
+            pid=self.pid,
+            exit_code=self._child.exit_code,
+            signal=self._child.signal,
+            stderr=self.tail(),
+            stage=stage,
+        )
+
+    def close(self, grace: float = 5.0) -> None:
+        """Ask it to leave, and kill it and its children if it has not left after `grace` seconds. Idempotent."""
+        if self._child.is_copy():
+            return
+        with self._closing:
+            if grace > 0 and self.alive:
+                with contextlib.suppress(faults.PeerGone, TimeoutError):
+                    self.control.send({"type": "bye"}, timeout=min(grace, _SAY_BYE_S))
+                    self._child.wait(grace)
+            self._child.end()
+            self.control.close()
+
+    def _who(self) -> str:
+        return f"worker {self.name!r} (pid {self.pid}, {self.interpreter})"
+
+    def _said(self) -> str:
+        for stream, text in (("stderr", "standard error"), ("stdout", "standard output")):
+            lines = self.tail(stream)
+            if lines:
+                return f"\nThe last lines of its {text}:\n" + "\n".join(f"    {line}" for line in lines)
+        return ""
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcess {self.name!r} pid {self.pid}, {'alive' if self.alive else 'dead'}>"
+
+
+class _Child:
+    """The process itself: its group, its end and what it prints. Knows no protocol."""
+
+    def __init__(self, pid: int, logs: WorkerLogs) -> None:
+        self.pid = pid
+        self.logs = logs
+        self.exit_code: int | None = None
+        self.signal: str | None = None
+        self.how = "is still there"
+        self.killed = False
+        self._owner = os.getpid()
+        self._reaped = False
+        self._ending = threading.RLock()
+        self.pidfd = os.pidfd_open(pid)
+        self._lifeline = Lifeline(pid)
+
+    @classmethod
+    def start(cls, argv: list[Any], name: str, fds: list[int], environment: dict[str, str]) -> _Child:
+        logs = WorkerLogs(name)
+        try:
+            stdout, stderr = logs.writers
+            process = spawner.spawn(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=fds,
+                env=environment,
+                start_new_session=True,
+            )
+            try:
+                child = cls(process.pid, logs)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            process.returncode = 0  # Popen must not wait for it: from here on it is the child's own doing
+            try:
+                logs.started(process.pid)
+            except BaseException:
+                child.forget()
+                raise
+            return child
+        except BaseException:
+            logs.close()
+            raise
+
+    def is_copy(self) -> bool:
+        """Whether this is a forked copy of the process that started it."""
+        return self._owner != os.getpid()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended, waiting up to `seconds` for that."""
+        if self._reaped:
+            return True
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group."""
+        if self.is_copy():
+            return
+        with self._ending:
+            self.killed = self.killed or not self.wait(0)
+            # As long as its leader is not reaped, the group's number cannot be another group's.
+            if not self._reaped and self._is_ours():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            self._lifeline.cut()
+
+    def end(self) -> None:
+        """Kill what is left of the group, and reap the process. Idempotent; bounded in time."""
+        if self.is_copy():
+            raise OpexecError(
+                f"this worker belongs to process {self._owner}, of which this one is a forked copy"
+            )
+        with self._ending:
+            if self._reaped:
+                return
+            self.kill()
+            if self.wait(_KILL_S):
+                self._reap()
+            self.logs.drain(_DRAIN_S)
+            self.logs.close()
+
+    def _is_ours(self) -> bool:
+        """False if somebody else's wait, or an ignored SIGCHLD, has taken the process's status."""
+        try:
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return False
+        return True
+
+    def _reap(self) -> None:
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            self.how = "ended (its status was taken by another wait in this process)"
+        else:
+            if result is None:
+                return
+            if result.si_code == os.CLD_EXITED:
+                self.exit_code = result.si_status
+                self.how = f"exited with code {self.exit_code}"
+            else:
+                self.signal = _signal_name(result.si_status)
+                self.how = f"was killed by {self.signal}"
+        self._reaped = True
+
+    def forget(self) -> None:
+        """Nobody will use this object any more."""
+        if self.is_copy():
+            return
+        self.end()
+        os.close(self.pidfd)
+        self.pidfd = -1
+
+
+def _environment(env_vars: Mapping[str, str | None] | None) -> dict[str, str]:
+    """The caller's environment for a worker: without what was meant for the caller's Python, which the model's children would take up."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name not in ("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
+    }
+    for name, given in (env_vars or {}).items():
+        if given is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = given
+    return environment
+
+
+def _cannot_start(path: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+        return f"expected a Python interpreter at {path}; there is no such file. Check the path."
+    if error.filename is not None or isinstance(error, (FileNotFoundError, PermissionError)):
+        return (
+            f"expected a Python interpreter at {path}; it cannot be executed: {error.strerror}. Check that it is a program for this "
+            "machine, that its permissions allow running it, and that what its first line or its link names exists."
+        )
+    return f"cannot start a worker: {error.strerror or error}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

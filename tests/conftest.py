@@ -1,0 +1,12 @@
+"""What all tests share. Runs on Python 3.7 too, where tests/foreign runs the tests of ipc and workers."""
+
+import hypothesis
+
+# The same examples in every run, and no deadline: how long an example takes says nothing about right or wrong.
+hypothesis.settings.register_profile("opexec", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("opexec")
+
+
+def pytest_collection_modifyitems(items):
+    """Quick tests first, so that what is broken shows at once."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

@@ -1,0 +1,447 @@
+"""A packer gives blocks that nobody else has, knows every plan a record may name, and loses no memory whatever happens."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from opexec.ipc.arena import Arena, NoRoom
+from opexec.ipc.packer import Packer
+from opexec.ipc.segment import PAGE, Segment
+from opexec.ipc.wire import BYTES, STRING
+
+NAMES = ("x",)
+
+
+class Memory:
+    """Real segments of the size asked for, until `limit` bytes are used up."""
+
+    def __init__(self, limit=1 << 30):
+        self.left = limit
+        self.segments = []
+
+    def grow(self, size):
+        size = -(-size // PAGE) * PAGE
+        if size > self.left:
+            raise NoRoom("{} bytes are needed, {} are left".format(size, self.left))
+        self.left -= size
+        self.segments.append(Segment.create(len(self.segments), size))
+        return self.segments[-1]
+
+    def close(self):
+        for segment in self.segments:
+            segment.close()
+
+
+@pytest.fixture
+def packers():
+    """Makes packers over memory of a given size."""
+    made = []
+
+    def make(limit=1 << 30, examine=None):
+        made.append(Memory(limit))
+        return Packer(Arena(made[-1].grow), examine)
+
+    yield make
+    for memory in made:
+        memory.close()
+
+
+def texts(*elements):
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array
+
+
+def assert_all_free(packer):
+    packer.trim()
+    assert packer.arena.free_bytes == packer.arena.size, "memory is lost"
+
+
+def read(block):
+    """What the other side reads from a block of one tensor."""
+    view = block.plan.views(block.extent.segment.map, block.extent.offset)[0]
+    return block.plan.decode(0, view).tolist() if block.plan.texts else view.tolist()
+
+
+# Blocks and signatures
+
+
+def test_a_signature_seen_before_uses_its_blocks_again(packers):
+    examined = []
+    packer = packers(examine=lambda names, arrays: examined.append(names) or {"n": 3})
+    places = set()
+    for value in range(5):
+        block = packer.pack(NAMES, [np.full(3, value)], 0)
+        assert read(block) == [value] * 3
+        assert block.stock.examined == {"n": 3}
+        places.add((block.plan.id, block.place))
+        packer.give(block)
+    assert len(places) == 1 and examined == [NAMES]
+
+
+def test_blocks_in_use_are_apart(packers):
+    packer = packers()
+    blocks = [packer.pack(NAMES, [np.full(3, value)], 0) for value in range(5)]
+    assert len({block.place for block in blocks}) == 5 and len({block.plan.id for block in blocks}) == 1
+    assert [read(block) for block in blocks] == [[value] * 3 for value in range(5)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (("y",), [np.zeros(3)], 0, ()),
+        (NAMES, [np.zeros(4)], 0, ()),
+        (NAMES, [np.zeros((3, 1))], 0, ()),
+        (NAMES, [np.zeros(3, "f4")], 0, ()),
+        (NAMES, [np.zeros(3, ">f8")], 0, ()),
+        (NAMES, [np.zeros(3)], 1, ()),
+        (NAMES, [np.zeros(3)], 0, (0,)),
+    ],
+    ids=["name", "size", "rank", "dtype", "byte order", "note", "outside"],
+)
+def test_each_part_of_a_signature_counts(packers, other):
+    packer = packers()
+    for _ in range(2):
+        first = packer.pack(NAMES, [np.zeros(3)], 0)
+        second = packer.pack(*other)
+        assert first.plan.id != second.plan.id
+        assert (second.plan.names, second.plan.note, second.plan.outside) == (other[0], other[2], other[3])
+        assert second.plan.shapes == (other[1][0].shape,) and second.plan.dtypes[0] == other[1][0].dtype.newbyteorder("=")
+
+
+def test_what_examine_raises_is_raised_and_nothing_is_kept(packers):
+    def refuse(names, arrays):
+        raise LookupError("no")
+
+    packer = packers(examine=refuse)
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            packer.pack(NAMES, [np.zeros(3)], 0)
+    assert packer.plan_ids == set() and packer.arena.size == 0
+
+
+def test_what_cannot_be_planned_is_an_error_and_nothing_is_kept(packers):
+    packer = packers()
+    with pytest.raises(TypeError, match="Python objects"):
+        packer.pack(NAMES, [np.zeros(3, [("a", "O")])], 0)
+    with pytest.raises(TypeError, match="element 1"):
+        packer.pack(NAMES, [texts("a", 5)], 0)
+    assert packer.plan_ids == set() and packer.arena.size == 0
+
+
+def test_a_block_whose_filling_failed_comes_back(packers, monkeypatch):
+    packer = packers()
+    packer.give(packer.pack(NAMES, [np.zeros(3)], 0))
+    packer.give(packer.pack(NAMES, [texts("a")], 0))
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("opexec.ipc.plan.Plan.fill", interrupted)
+        for array in (np.zeros(3), texts("b"), np.zeros(5)):
+            with pytest.raises(KeyboardInterrupt):
+                packer.pack(NAMES, [array], 0)
+    assert_all_free(packer)
+
+
+def test_reserved_blocks_are_uninitialised_memory_of_their_plan(packers):
+    packer = packers()
+    specs = (("a", "b"), (np.dtype("f4"), np.dtype("i8")), ((2, 3), ()))
+    block = packer.reserve(*specs, note=("dict",))
+    assert [(view.dtype, view.shape) for view in block.views] == list(zip(specs[1], specs[2]))
+    block.views[0][...] = 1.5
+    assert block.plan.views(block.extent.segment.map, block.extent.offset)[0].tolist() == [[1.5] * 3] * 2
+    other = packer.reserve(*specs, note=("dict",))
+    assert other.place != block.place and other.plan is block.plan
+    packer.give(block)
+    assert packer.reserve(*specs, note=("dict",)).place == block.place
+
+
+# Texts
+
+
+def test_texts_of_changing_length_soon_share_one_plan(packers):
+    packer = packers()
+    ids = []
+    for length in [1, 900, 3, 700, 0, 888]:
+        block = packer.pack(NAMES, [texts("x" * length, "é" * length)], 0)
+        assert read(block) == ["x" * length, "é" * length]
+        ids.append(block.plan.id)
+        packer.give(block)
+    assert len(set(ids)) == 2, "a text that fits into the room there is needs no new plan"
+
+
+def test_texts_and_bytes_of_one_signature_do_not_mix(packers):
+    packer = packers()
+    for elements, kind in [(("a", "b"), STRING), ((b"a", b"\xff"), BYTES), (("c", "d"), STRING)]:
+        block = packer.pack(NAMES, [texts(*elements)], 0)
+        assert block.plan.dtypes == (kind,) and read(block) == list(elements)
+        packer.give(block)
+    assert_all_free(packer)
+
+
+def test_a_plan_that_was_outgrown_stays_known_until_its_blocks_are_back(packers):
+    packer = packers()
+    small = packer.pack(NAMES, [texts("small")], 0)
+    large = packer.pack(NAMES, [texts("large" * 100)], 0)
+    assert {small.plan.id, large.plan.id} <= packer.plan_ids
+    assert read(small) == ["small"]
+    packer.give(small)
+    assert packer.plan_ids == {large.plan.id}
+    packer.give(large)
+    assert_all_free(packer)
+
+
+# Many signatures
+
+
+def test_plans_of_many_signatures_are_given_up_but_none_in_use(packers):
+    packer = packers()
+    held = [packer.pack(NAMES, [np.full(size, 7)], 0) for size in range(1, 6)]
+    for size in range(10, 500):
+        packer.give(packer.pack(NAMES, [np.zeros(size)], 0))
+        assert {block.plan.id for block in held} <= packer.plan_ids
+    assert len(packer.plan_ids) < 200, "plans pile up"
+    assert [read(block) for block in held] == [[7] * size for size in range(1, 6)]
+    for block in held:
+        packer.give(block)
+    assert_all_free(packer)
+
+
+class PackerMachine(RuleBasedStateMachine):
+    """Little memory and many signatures; whatever is packed stays as it is until it is given back."""
+
+    blocks = Bundle("blocks")
+
+    def __init__(self):
+        super().__init__()
+        self.memory = Memory(16 * PAGE)
+        self.packer = Packer(Arena(self.memory.grow))
+        self.out = {}
+        self.count = 0
+
+    def packed(self, array, expected):
+        try:
+            block = self.packer.pack(NAMES, [array], 0)
+        except NoRoom:
+            # Everything that is not out would not do either, in one piece.
+            assert self.packer.arena.free_bytes < 16 * PAGE
+            return None
+        self.out[block] = expected
+        return block
+
+    @rule(target=blocks, size=st.integers(0, 90))
+    def numbers(self, size):
+        self.count += 1
+        return self.packed(np.full(16 * size, self.count), [self.count] * (16 * size))
+
+    @rule(target=blocks, lengths=st.lists(st.integers(0, 3000), min_size=1, max_size=2), binary=st.booleans())
+    def some_texts(self, lengths, binary):
+        letter = b"x" if binary else "é"
+        elements = [letter * length for length in lengths]
+        return self.packed(texts(*elements), elements)
+
+    @rule(target=blocks, first=st.integers(1, 500))
+    def many_signatures(self, first):
+        for size in range(first, first + 70):
+            block = self.packed(np.zeros(size, "u1"), [0] * size)
+            if block is not None and size + 1 < first + 70:
+                self.give(block)
+        return block
+
+    @rule(block=consumes(blocks))
+    def give(self, block):
+        if block is not None:
+            del self.out[block]
+            self.packer.give(block)
+
+    @rule()
+    def trim(self):
+        self.packer.trim()
+
+    @invariant()
+    def what_is_out_is_untouched_and_its_plan_known(self):
+        assert {block.plan.id for block in self.out} <= self.packer.plan_ids
+        for block, expected in self.out.items():
+            assert read(block) == expected
+
+    def teardown(self):
+        for block in list(self.out):
+            self.give(block)
+        assert_all_free(self.packer)
+        self.memory.close()
+
+
+TestPacker = PackerMachine.TestCase
+TestPacker.settings = settings(max_examples=40, stateful_step_count=25)
+
+
+# No room
+
+
+def test_memory_that_waits_for_one_signature_serves_another(packers):
+    packer = packers(limit=4 * PAGE)
+    packer.give(packer.pack(NAMES, [np.zeros(4 * PAGE, "u1")], 0))
+    for size in (PAGE, 2 * PAGE, 4 * PAGE):
+        block = packer.pack(NAMES, [np.full(size, 3, "i1")], 0)
+        assert read(block) == [3] * size
+        packer.give(block)
+
+
+def test_no_room_is_an_error_and_the_next_message_works(packers):
+    packer = packers(limit=4 * PAGE)
+    held = packer.pack(NAMES, [np.full(3 * PAGE, 1, "u1")], 0)
+    for array in (np.zeros(2 * PAGE, "u1"), texts("x" * 2 * PAGE)):
+        with pytest.raises(NoRoom):
+            packer.pack(NAMES, [array], 0)
+    assert read(held) == [1] * 3 * PAGE
+    small = packer.pack(NAMES, [np.full(5, 2)], 0)
+    assert read(small) == [2] * 5
+    packer.give(held)
+    packer.give(small)
+    block = packer.pack(NAMES, [np.zeros(2 * PAGE, "u1")], 0)
+    packer.give(block)
+    assert_all_free(packer)
+
+
+# Several threads
+
+
+def run(*targets):
+    errors = []
+
+    def guarded(target):
+        try:
+            target()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(target,)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def test_threads_that_meet_a_new_signature_at_once_lose_no_memory(packers):
+    both = threading.Barrier(2)
+    packer = packers(examine=lambda names, arrays: both.wait())
+    blocks = []
+
+    def pack():
+        blocks.append(packer.pack(NAMES, [np.zeros(3)], 0))
+
+    run(pack, pack)
+    assert {block.plan.id for block in blocks} <= packer.plan_ids, "a record may name a plan that counts as given up"
+    assert blocks[0].place != blocks[1].place
+    for block in blocks:
+        packer.give(block)
+    assert_all_free(packer)
+
+
+class Paused(list):
+    """No waiting blocks, found out slowly: meanwhile another thread does what it likes."""
+
+    def __init__(self, meanwhile):
+        super().__init__()
+        self._meanwhile = [meanwhile]
+
+    def pop(self):
+        if not self and self._meanwhile:
+            run(self._meanwhile.pop())
+        return super().pop()
+
+
+def test_a_plan_given_up_while_another_thread_packs_by_it_counts_as_known(packers):
+    packer = packers()
+
+    def give_up():
+        packer.trim()
+        for size in range(100, 300):
+            packer.give(packer.pack(NAMES, [np.zeros(size)], 0))
+        assert packer.plan_ids
+
+    first = packer.pack(NAMES, [np.zeros(3)], 0)
+    packer.give(first)
+    packer.trim()
+    first.stock.free = Paused(give_up)
+    block = packer.pack(NAMES, [np.full(3, 5.0)], 0)
+    assert read(block) == [5.0] * 3
+    assert block.plan.id in packer.plan_ids, "the other side may forget a plan that this block's record will name"
+
+
+def test_trimming_beside_packing(packers):
+    packer = packers()
+    stop = threading.Event()
+
+    def pack():
+        try:
+            for step in range(3000):
+                block = packer.pack(NAMES, [np.full(3, step)], 0)
+                assert read(block) == [step] * 3
+                packer.give(block)
+        finally:
+            stop.set()
+
+    def trim():
+        while not stop.is_set():
+            packer.trim()
+
+    run(pack, trim)
+    assert_all_free(packer)
+
+
+class Contended(list):
+    """Waiting blocks of which another thread takes the last one whenever somebody has just looked whether there is one."""
+
+    def __init__(self, blocks, taken):
+        super().__init__(blocks)
+        self._taken = taken
+
+    def __len__(self):
+        count = super().__len__()
+        if count == 1:
+            self._taken.append(super().pop())
+        return count
+
+
+def test_a_block_that_another_thread_takes_in_the_same_moment_is_no_error(packers):
+    packer = packers()
+    block = packer.pack(NAMES, [np.zeros(3)], 0)
+    packer.give(block)
+    taken = []
+    block.stock.free = Contended(block.stock.free, taken)
+    packer.trim()
+    block.stock.free = []
+    for one in taken:
+        packer.give(one)
+    assert_all_free(packer)
+
+
+def test_ctrl_c_never_gives_one_block_to_two(packers, interruptions):
+    def prepare():
+        packer = packers()
+        packer.give(packer.pack(NAMES, [np.zeros(3)], 0))
+        return packer, []
+
+    def operate(state):
+        packer, blocks = state
+        blocks.append(packer.pack(NAMES, [np.full(3, 1.0)], 0))
+        blocks.append(packer.pack(NAMES, [texts("a" * 70)], 0))
+        blocks.append(packer.pack(NAMES, [np.full(5, 2.0)], 0))
+        packer.give(blocks.pop(0))
+
+    for packer, blocks in interruptions(prepare, operate):
+        blocks += [packer.pack(NAMES, [np.full(size, 3.0)], 0) for size in (3, 3, 5, 5)]
+        spans = sorted((block.place, block.place + block.extent.size) for block in blocks)
+        assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:]))
+        for block in blocks[-4:]:
+            assert set(read(block)) == {3.0}

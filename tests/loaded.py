@@ -1,0 +1,36 @@
+"""Loading the models of tests/models.py, in the caller's interpreter and in one of another version."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import pytest
+
+from opexec import BuildError, Environment
+
+MODELS = Path(__file__).with_name("models.py")
+
+#: For `interpreter`, as parameters of a test.
+PYTHONS = ["caller's", pytest.param("3.7", marks=pytest.mark.slow)]
+
+
+def source(factory: str) -> str:
+    """What `opexec.load` takes for one of the models."""
+    return f"{MODELS}:{factory}"
+
+
+def interpreter(python: str) -> str | None:
+    """What `opexec.load` takes as `env`: None, or the path of an interpreter of that version with numpy, which CI must have."""
+    return None if python == "caller's" else _built(python)
+
+
+@functools.cache
+def _built(version: str) -> str:
+    try:
+        return str(Environment(version, ["numpy"]).resolve())
+    except BuildError as absent:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"needs Python {version} with numpy: {absent}")

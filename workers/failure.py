@@ -1,0 +1,33 @@
+"""An exception as plain data: no exception object ever crosses to the other side."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+_TRACEBACK_CHARACTERS = 32000
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def describe(error):
+    """``{"type": qualified class name, "message": text, "traceback": text}``, the traceback without this package's own frames at its top."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    kind = type(error)
+    lines = traceback.format_exception(kind, error, frames)
+    return {
+        "type": kind.__name__
+        if kind.__module__ == "builtins"
+        else "{}.{}".format(kind.__module__, kind.__qualname__),
+        "message": str(error),
+        "traceback": "".join(lines)[-_TRACEBACK_CHARACTERS:],
+    }
+
+
+def _is_ours(path):
+    return (
+        path.startswith(_HERE)
+        or os.path.dirname(path).endswith(os.path.join("opexec", "workers"))
+        or path.endswith("inprocess.py")
+    )

@@ -1,0 +1,262 @@
+"""Receive, run, reply: what a worker does after its handshake.
+
+One call at a time, in the order they came. The inputs of a call are arrays (or the framework's own tensors) over the caller's memory, made
+once for each place and kept; its outputs go into a block of this worker's arena, by one copy, or by none where the platform
+wrote them there. A block is this worker's again when the caller says that nothing looks at it any more.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from opexec.ipc import PROTOCOL, wire
+from opexec.ipc.arena import Arena, NoRoom
+from opexec.ipc.channel import Channel
+from opexec.ipc.doorbell import strategy
+from opexec.ipc.faults import PeerGone, ProtocolError
+from opexec.ipc.packer import Packer
+from opexec.ipc.ring import CALLER, WORKER, check_header
+from opexec.ipc.segment import Segment
+from opexec.workers import platforms
+from opexec.workers.failure import describe
+from opexec.workers.structure import flatten
+
+_IDLE_MS = 10_000  # a sleeping worker looks again this often, though nothing should make it
+_PLACES_KEPT = 256  # bound inputs kept for each plan
+
+
+def serve(control):
+    """Load the model the caller names and answer its calls until it says goodbye or is gone."""
+    try:
+        channel_message, fds = _expect(control, "channel")
+        server = _Server(control, channel_message, fds)
+        if server.load():
+            server.run()
+    except PeerGone:
+        pass
+    except ProtocolError as error:
+        # Nothing the caller writes can be trusted any more, and it must know why its calls fail.
+        control.send({"type": "broken", "why": str(error)})
+        raise
+
+
+def _expect(control, kind):
+    message, fds = control.receive()
+    if message["type"] != kind:
+        raise ProtocolError("expected a {!r} message, received {!r}".format(kind, message["type"]))
+    return message, fds
+
+
+class _Server:
+    def __init__(self, control, message, fds):
+        segment_fd, caller_bell, worker_bell = fds
+        segment = Segment.attach("channel", segment_fd, message["size"])
+        check_header(segment.map, PROTOCOL)
+        self.control = control
+        self.channel = Channel(
+            segment.map, WORKER, CALLER, control, (worker_bell, caller_bell), self._on_message
+        )
+        self.wait = strategy(message["wait"], answers=True)
+        self.arena = Arena(self._grow)
+        self.packer = Packer(self.arena)
+        self.out = {}  # blocks the caller may be looking at, by place
+        self.reserved = []
+        self.model = platforms.Platform()  # until it is loaded
+        self.running = True
+        self._asking = False
+        self._granted = None
+        self._segment = segment
+
+    # Loading
+
+    def load(self):
+        """Handle messages until the model is loaded; False if it cannot be, after telling why."""
+        while True:
+            message, fds = self.control.receive()
+            if message["type"] == "load":
+                break
+            self.channel.handle(message, fds)
+        try:
+            self.model = platforms.load(message["platform"], message["source"], message["options"])
+        except (
+            BaseException
+        ) as error:  # SystemExit too: whatever the user's code raises while loading is the answer
+            self.control.send({"type": "failed", "error": describe(error)})
+            return False
+        for segment in list(self.channel.segments.values()) + list(self.arena.segments.values()):
+            segment.populate()
+        self.control.send(
+            {
+                "type": "loaded",
+                "framework": self.model.framework,
+                "version": self.model.version,
+                "inputs": self.model.inputs,
+                "outputs": self.model.outputs,
+            }
+        )
+        return True
+
+    # Serving
+
+    def run(self):
+        """Answer calls until the caller is gone."""
+        channel, bell, wait = self.channel, self.channel.bell, self.wait
+        consumer, peek = self.channel.consumer, self.channel.consumer.peek
+        words, tail_at = consumer.words, consumer.tail_at
+        woke_caller = False
+        while self.running:
+            record = peek(wire.HEAD)
+            if record is None:
+                if not wait.ready(words, tail_at, consumer.head, woke_caller):
+                    if bell.sleep(consumer.head, _IDLE_MS):
+                        channel.handle_control()
+                woke_caller = False
+                continue
+            if record[0] == wire.CALL:
+                woke_caller = self._answer(record)
+            elif record[0] == wire.RELEASE:
+                for place in consumer.peek(wire.RELEASES)[1:]:
+                    if place:
+                        self._released(place)
+                consumer.advance()
+            else:
+                raise ProtocolError("a record of kind {}; expected a call or a release".format(record[0]))
+
+    def _answer(self, record):
+        _, id, plan_id, place, release, _, _, _ = record
+        channel = self.channel
+        if release:
+            self._released(release)
+        try:
+            plan = channel.plans.get(plan_id) or channel.plan(plan_id)
+            places = self._places(plan, place) if plan.outside else place
+            channel.consumer.advance()
+            inputs = plan.memo.get(places)
+            if inputs is None:
+                inputs = self._bind(plan, places)
+            block, copied = self._outputs(self.model.run(inputs[1], self._reserve))
+        except NoRoom as error:
+            return self._fail(id, "room", error)
+        except (PeerGone, ProtocolError):
+            raise
+        except BaseException as error:  # a model's sys.exit() must not end the worker
+            return self._fail(id, "model", error)
+        answered = block.place
+        self.out[answered] = block
+        if block.plan.id not in channel.told:
+            channel.tell(block.plan, self.packer)
+        self._post(wire.RESULT, id, block.plan.id, answered, copied)
+        woke = channel.bell.ring()
+        # While the caller reads: a model may have reshaped its input in place, and these views serve the next call too.
+        if not plan.texts and not plan.intact(inputs[0]):
+            plan.memo.pop(places, None)
+        return woke
+
+    def _places(self, plan, place):
+        """The place of the block, and those of the tensors outside it."""
+        if plan.table < 0:
+            found = self.channel.consumer.peek(wire.OUTSIDE)[: len(plan.outside)]
+        else:
+            found = plan.read_table(*self.channel.locate_block(place, plan.size))
+        return (place,) + tuple(found)
+
+    def _bind(self, plan, places):
+        """``(views, what the platform bound to them)`` for the tensors at `places`."""
+        place, found = (places[0], places[1:]) if plan.outside else (places, ())
+        views = plan.views(*self.channel.locate_block(place, plan.size))
+        for index, place in zip(plan.outside, found):
+            map, offset = self.channel.locate(place, plan.sizes[index])
+            views[index] = np.ndarray(plan.shapes[index], plan.dtypes[index], map, offset)
+        for index in plan.texts:
+            views[index] = plan.decode(index, views[index])
+        positional = plan.note
+        inputs = (
+            views,
+            self.model.bind(views[:positional], dict(zip(plan.names[positional:], views[positional:]))),
+        )
+        if not plan.texts:  # texts are decoded anew for each call
+            if len(plan.memo) >= _PLACES_KEPT:
+                plan.memo.clear()
+            plan.memo[places] = inputs
+        return inputs
+
+    def _reserve(self, specs):
+        names, dtypes, shapes = zip(*specs)
+        block = self.packer.reserve(names, dtypes, shapes, ("dict", names) + ("array",) * len(names))
+        arrays = dict(zip(names, block.views))
+        self.reserved.append((arrays, block))
+        return arrays
+
+    def _outputs(self, result):
+        """The block that holds `result`, and how many bytes were copied into it."""
+        if self.reserved:
+            block = self._chosen(result)
+            if block is not None:
+                return block, 0
+        names, leaves, structure = flatten(result)
+        block = self.packer.pack(names, leaves, structure.tree)
+        return block, block.plan.copied
+
+    def _chosen(self, result):
+        """The reserved block that `result` is, if it is one; the others are given back."""
+        chosen = None
+        for arrays, block in self.reserved:
+            if arrays is result:
+                chosen = block
+            else:
+                self.packer.give(block)
+        self.reserved.clear()
+        return chosen
+
+    def _released(self, place):
+        block = self.out.pop(place & ~wire.PRESENT, None)
+        if block is None:
+            raise ProtocolError("the caller releases {:#x}, which it does not hold".format(place))
+        self.packer.give(block)
+
+    def _fail(self, id, kind, error):
+        while self.reserved:
+            self.packer.give(self.reserved.pop()[1])
+        self.control.send({"type": "failure", "id": id, "kind": kind, "error": describe(error)})
+        self._post(wire.FAILURE, id, 0, 0, 0)
+        return self.channel.bell.ring()
+
+    def _post(self, kind, id, plan_id, place, copied):
+        while not self.channel.producer.publish(kind, id, plan_id, place, 0, copied):
+            # The caller has that many answers waiting for it; it is alive as long as the control socket is.
+            self.channel.bell.ring()
+            time.sleep(0.001)
+            self.channel.handle_control()
+
+    # Messages
+
+    def _on_message(self, message, fds):
+        kind = message["type"]
+        for place in message.get("released", ()):
+            self._released(place)
+        if kind == "room":
+            segment = Segment.attach(int(message["id"]), fds[0], int(message["size"]))
+            if self._asking:
+                self._granted = segment
+            else:
+                self.arena.add(segment)
+        elif kind == "refused":
+            self._granted = NoRoom(message["why"])
+        elif kind == "bye":
+            self.running = False
+            raise PeerGone("the caller said goodbye")
+        else:
+            raise ProtocolError("a control message of type {!r}, which a worker does not know".format(kind))
+
+    def _grow(self, size):
+        """Ask the caller for a segment that holds `size` bytes, and for the blocks it needs no more."""
+        self._asking, self._granted = True, None
+        self.control.send({"type": "need", "bytes": size})
+        while self._granted is None:
+            self.channel.handle(*self.control.receive())
+        granted, self._asking = self._granted, False
+        if isinstance(granted, NoRoom):
+            raise granted
+        return granted
