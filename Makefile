@@ -30,7 +30,7 @@ lint:
 	@$(bin)/ruff check .
 	@$(bin)/mypy
 	@$(bin)/vermin --target=3.7- $(oldest)
-	@$(bin)/vermin --target=3.10- opexec benchmarks tests
+	@$(bin)/vermin --target=3.10- opexec benchmarks tests $(wildcard examples)
 
 bench:
 	@tools/setup.sh bench

@@ -36,7 +36,7 @@ MAX_DESCRIPTORS = 32
 _HEADER = struct.Struct("<II")
 _CHUNK = 256 << 10
 _CHUNKS_AT_ONCE = 64
-_END = (b"", [], 0, None)  # what `recvmsg` returns at end of file
+_END: tuple = (b"", [], 0, None)  # what `recvmsg` returns at end of file
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)  # plain ints: enum's operators take microseconds
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _RIGHTS = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
@@ -59,13 +59,13 @@ class Control:
         sock.setblocking(False)
         self._sock = sock
         self._owner = os.getpid()
-        self._on_buffered = on_buffered
+        self.on_buffered = on_buffered
         self._sending = threading.Lock()
         self._outgoing = None  # the frame under way; one that was begun must be finished before the next
         self._taking = threading.Lock()
         self._receiver_waits = False
         # What came and is not yet split, the messages split off, and why there will be no more. One tuple: it changes in one step.
-        self._inbox = ([], collections.deque(), None)
+        self._inbox: tuple = ([], collections.deque(), None)
 
     def fileno(self):
         """The socket's descriptor, to poll for reading; -1 once closed. Look at `pending()` before polling."""
@@ -91,7 +91,7 @@ class Control:
             )
         frame = _Outgoing(_HEADER.pack(len(body), len(fds)) + body, fds)
         deadline = None if timeout is None else time.monotonic() + timeout
-        locked = []  # filled by C code: an interruption falls before the lock is taken or after that is known
+        locked: list = []  # filled by C code: an interruption falls before the lock is taken or after that is known
         try:
             locked.extend(map(self._sending.acquire, (True,), (-1 if timeout is None else max(timeout, 0),)))
             if True not in locked:
@@ -136,8 +136,8 @@ class Control:
             with self._taking:
                 if not self._receiver_waits:
                     self._take()
-            if self._on_buffered is not None and self.pending() > before:
-                self._on_buffered()
+            if self.on_buffered is not None and self.pending() > before:
+                self.on_buffered()
 
     # Receiving
 
@@ -281,7 +281,7 @@ def _split(chunks):
 
     Raises ProtocolError.
     """
-    found = collections.deque()
+    found: collections.deque = collections.deque()
     for _, _, flags, _ in chunks:
         if flags & _TRUNCATED:
             raise ProtocolError(

@@ -5,6 +5,9 @@ together with whatever tells that the other side is gone. The other side rings o
 one who calls it more than a whole call takes when both are awake.
 
 The announcement is a count, odd while asleep, so that one nap is rung for once however many records are sent during it.
+
+The bell may ring ahead of a record, so that the other side's wake-up passes while the record is made. Where there is much to copy that
+must be late: a side that looks for what has not come yet takes memory bandwidth from the copy.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ _LOOKS = range(24)
 #: How long to look before blocking, in nanoseconds. Longer spins slow the other side down more than a wake-up costs.
 _SPIN_NS = 50_000
 
-#: The same for the answering side after it had to wake the caller, whose next call must first get through that wake-up.
-_SPIN_WOKEN_NS = 150_000
+#: The same for the answering side where it expects a call: rung for ahead of it, or after it woke the caller. A call then takes several
+#: times as long as usual, because a nap leaves nothing of either side in the processor's caches.
+_SPIN_EXPECTING_NS = 400_000
 
 #: After this many spins in a row that ended in a block, spin only at every `_RETRY`-th wait.
 _PATIENCE = 3
@@ -49,6 +53,8 @@ class Doorbell:
         self._fence = make_fence()
         # Releasing a lock is a fence by itself, except where a fence takes more than one locked instruction.
         self._fence_ring = None if behind_lock and not WEAKLY_ORDERED else make_fence()
+        #: Whether the last sleep was ended by the bell, and whether by nothing but the time.
+        self.rung = self.overslept = False
         self._naps = 0
         self._rung = 0
         self._poll = select.poll()
@@ -59,15 +65,25 @@ class Doorbell:
         self._poll.register(fd, select.POLLIN)
 
     def ring(self):
-        """Wake the other side if it sleeps; True if it had to be woken. Call after publishing."""
+        """Wake the other side if it sleeps; True if it does, or is still waking up. After publishing, or shortly before."""
         if self._fence_ring is not None:
             self._fence_ring()
         nap = self._words[self._peer_at]
-        if not nap & 1 or nap == self._rung:
+        if not nap & 1:
             return False
-        self._rung = nap
-        os.write(self._peer_fd, _ONE)
+        if nap != self._rung:
+            self._rung = nap
+            os.write(self._peer_fd, _ONE)
         return True
+
+    def ring_again(self):
+        """Ring for a nap that was rung for already: for who has waited so long that the first ring may be lost."""
+        self._rung = 0
+        return self.ring()
+
+    def ring_own(self):
+        """End this side's own sleep, from another of its threads."""
+        os.write(self.fd, _ONE)
 
     def announce(self, head):
         """Announce that this side sleeps. False, and not announced, if there is a record past `head` already."""
@@ -89,13 +105,16 @@ class Doorbell:
 
         Returns the readable descriptors, without the bell's own.
         """
+        self.rung = self.overslept = False
         try:
             if not self.announce(head):
                 return []
             ready = [fd for fd, _ in self._poll.poll(timeout_ms)]
         finally:
             self.withdraw()
+        self.overslept = not ready
         if self.fd in ready:
+            self.rung = True
             self.clear()
             ready.remove(self.fd)
         return ready
@@ -136,11 +155,10 @@ class Adaptive:
 
     The side that calls sleeps at once where it had to wake the other side (the answer takes a wake-up anyway, and looking keeps the core
     from it), where recent looking was in vain, and beside busy Python threads, from which each look would have to win the interpreter.
-    The side that answers looks longer after it woke the caller, whose next call is then on its way: if it slept too, the pair would
-    wake each other for every call.
+    The side that answers looks longer where it expects a call: if it slept too, the pair would wake each other for every call.
     """
 
-    def __init__(self, answers=False):
+    def __init__(self, answers):
         self._answers = answers
         self._vain = 0
         self._waits = 0
@@ -150,16 +168,9 @@ class Adaptive:
             if words[at] != head:
                 self._vain = 0
                 return True
-        span = _SPIN_NS
-        if self._answers:
-            if woke_peer:
-                span = _SPIN_WOKEN_NS
-        elif woke_peer:
+        span = self._span(woke_peer)
+        if not span:
             return False
-        elif self._vain >= _PATIENCE:
-            self._waits += 1
-            if self._waits % _RETRY:
-                return False
         end = now() + span
         while True:
             give_way()
@@ -169,6 +180,18 @@ class Adaptive:
             if now() > end:
                 self._vain += 1
                 return False
+
+    def _span(self, woke_peer):
+        """How long to look, in nanoseconds."""
+        if self._answers:
+            return _SPIN_EXPECTING_NS if woke_peer else _SPIN_NS
+        if woke_peer:
+            return 0
+        if self._vain >= _PATIENCE:
+            self._waits += 1
+            if self._waits % _RETRY:
+                return 0
+        return _SPIN_NS
 
 
 def usable_cores():

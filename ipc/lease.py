@@ -36,7 +36,8 @@ class Leases:
         self.ended: deque = deque()
 
     def __len__(self):
-        return len(self.lent)
+        """How many blocks have arrays that live, collected or not."""
+        return sum(map(_is_held, list(self.lent.values())))
 
     def lend(self, place, arrays):
         """Note that `arrays`, each made directly over the mapping, lie in the block at `place`."""
@@ -73,3 +74,9 @@ class Leases:
             del lent[place]
             places.append(place)
         return places
+
+
+def _is_held(leases):
+    if isinstance(leases, list):
+        return any(lease() is not None for lease in list(leases))
+    return isinstance(leases, _Lease) and leases() is not None

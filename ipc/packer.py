@@ -16,6 +16,9 @@ from .plan import Plan, text_capacities
 
 _PLANS = 64
 
+#: From this many bytes on copying takes longer than waking the other side.
+_LARGE = 1 << 20
+
 _dtype = attrgetter("dtype")
 _shape = attrgetter("shape")
 
@@ -73,6 +76,8 @@ class Packer:
 
     def __init__(self, arena, examine=None):
         self.arena = arena
+        #: Called ahead of a message, so that the other side wakes up while it is packed.
+        self.rouse = None
         self._examine = examine
         self._stocks = {}
         self._last = None
@@ -93,6 +98,8 @@ class Packer:
         `outside` are the indices, in order, of tensors that lie in shared memory already. Raises NoRoom, TypeError or ValueError.
         """
         stock = self._last
+        if self.rouse is not None and (stock is None or stock.plan.copied <= _LARGE):
+            self.rouse()
         if stock is None or not stock.fits(names, arrays, note, outside):
             key = (names, tuple(map(_dtype, arrays)), tuple(map(_shape, arrays)), note, outside)
             stock = self._stocks.get(key)
@@ -104,8 +111,10 @@ class Packer:
             block = stock.free.pop()
         except IndexError:
             block = self._make(stock)
+        if stock.plan.copied > _LARGE and self.rouse is not None:
+            self.rouse()
         try:
-            stock.plan.fill(block.views, arrays, None)
+            stock.plan.fill(block.views, arrays, {})
         except BaseException:
             self.give(block)
             raise

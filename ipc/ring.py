@@ -95,15 +95,19 @@ class Producer:
             )
         return SLOTS - used
 
-    def publish(self, kind, id, plan, place, release, copied):
-        """Write a record (`wire.HEAD`) into the next slot and publish it; False if no slot is free. Raises like `room`."""
+    def publish(self, kind, id, plan, place, release, copied, outside=()):
+        """Write a record (`wire.HEAD`, then the places `outside`) into the next slot and publish it; False if no slot is free.
+
+        Raises like `room`.
+        """
         tail = self.tail
         words = self._words
         if not 0 <= tail - words[self._head_at] < SLOTS and not self.room():
             return False
-        _pack_head(
-            self._bytes, self._slots + tail % SLOTS * SLOT_BYTES, kind, id, plan, place, release, copied, 0, 0
-        )
+        start = self._slots + tail % SLOTS * SLOT_BYTES
+        _pack_head(self._bytes, start, kind, id, plan, place, release, copied, 0, 0)
+        for index, one in enumerate(outside, (start + HEAD.size) // 8):
+            words[index] = one
         if self._order is not None:
             self._order()
         # The private cursor moves first: interrupted between the two, the record is published by the next one instead of overwritten.

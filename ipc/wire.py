@@ -19,9 +19,8 @@ from .faults import ProtocolError
 #: words.
 HEAD = struct.Struct("=8Q")
 
-#: A call with tensors outside its block goes on with their places, 0 where there are fewer; `OUTSIDE` are the places alone.
+#: A call with tensors outside its block goes on with their places; what lies behind the last one means nothing.
 PLACES_IN_RECORD = 8
-HEAD_AND_PLACES = struct.Struct("=16Q")
 OUTSIDE = struct.Struct("=64x8Q")
 
 #: A release record: kind, then released places, 0 where there is none.

@@ -3,10 +3,13 @@
     <root>/interpreters/   one JSON file an interpreter: what it said of itself, and what must be unchanged for that to hold
     <root>/environments/   one folder an environment
     <root>/overlays/       one folder for each implementation, ABI and platform
+    <root>/bytecode/       opexec's own rooms, compiled for the interpreters of workers
+    <root>/demo/           the model that the demo runs
 
-The root is `OPEXEC_CACHE` if set, else ``$XDG_CACHE_HOME/opexec``, else ``~/.cache/opexec`` (XDG Base Directory Specification 0.8;
-platformdirs gives the same path, but importing it costs 20 ms and every `load` with an environment passes here).
-Everything below the root may be deleted while no opexec process is using it.
+The root is `OPEXEC_CACHE` if set, else ``$XDG_CACHE_HOME/opexec``, else ``~/.cache/opexec`` (XDG Base
+Directory Specification 0.8; platformdirs gives the same path, but importing it costs 20 ms and every `load`
+with an environment passes here). Everything below the root may be deleted while no opexec process is using
+it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,19 +61,35 @@ def folder(*parts: str) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file at once: whoever reads it sees the old text, the new text or no file, never a part."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = scratch_beside(path)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise BuildError(
+                f"cannot write {path}: {error}. Make room there, or set OPEXEC_CACHE to another folder."
+            ) from error
         raise
 
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def scratch_beside(path: Path) -> Path:
+    """A path that nobody else has, to prepare what is then renamed to `path`."""
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there."""
+    import shutil  # 4 ms, and only those who build come here
+
+    if os.path.lexists(folder):
+        shutil.rmtree(folder)
 
 
 def read_json(path: Path) -> Any:
@@ -92,9 +110,9 @@ def digest(value: Any) -> str:
 def locked(path: Path, on_wait: Callable[[str], None]) -> Iterator[int]:
     """Hold an exclusive lock among threads and processes; yields its file descriptor.
 
-    flock and no pid file: the kernel lets go of it when its last holder dies, however it dies. It is our own and not the
-    filelock package because the holder hands the descriptor on to the installer it starts: should the holder be killed,
-    the lock stays taken until the orphaned installer has stopped writing too.
+    flock and no pid file: the kernel lets go of it when its last holder dies, however it dies. It is our own
+    and not the filelock package because the holder hands the descriptor on to the installer it starts: should
+    the holder be killed, the lock stays taken until the orphaned installer has stopped writing too.
 
     `on_wait` is called once, with a word for the holder, if the lock is taken. The file is never deleted: a waiter could
     hold a lock on the deleted file while a third process locks a new one.

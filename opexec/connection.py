@@ -8,6 +8,7 @@ given back.
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
@@ -19,8 +20,9 @@ from .calls import Call, InFlight
 from .errors import CallTimeout, ModelError, OpexecError, OutOfSharedMemory, ProtocolError
 from .ipc import PROTOCOL, faults, wire
 from .ipc.channel import Channel
-from .ipc.doorbell import strategy
-from .ipc.packer import Block, Packer
+from .ipc.doorbell import Block, strategy
+from .ipc.packer import Block as PackedBlock
+from .ipc.packer import Packer
 from .ipc.ring import CALLER, CHANNEL_BYTES, WORKER, write_header
 from .memory import SharedMemory
 from .output_memory import OutputMemory
@@ -47,10 +49,13 @@ class Connection:
         self._failures: dict[int, dict[str, Any]] = {}
         self._role: dict[int, object] = {}
         self._heirs: list[Callable[[], None]] = []
+        #: The bell is announced for a reader that does not keep the role (`step_aside`).
+        self._announced = False
         self._sending = threading.Lock()
         self._offering = threading.Lock()
         self._offered: set[int] = set()
         self._fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
+        self._closed = False
         self._segment = memory.create(CHANNEL_BYTES)
         write_header(self._segment.map, PROTOCOL)
         self.channel = Channel(
@@ -63,6 +68,10 @@ class Connection:
             behind_lock=True,
         )
         self.channel.bell.watch(process.pidfd)
+        # A thread that sends takes in what comes meanwhile: then the reader, asleep, must be told that it is here.
+        process.control.on_buffered = self.channel.bell.ring_own
+        # Not by close(): another thread may be about to ring, and by then the number could be somebody else's file.
+        weakref.finalize(self.channel.bell, _close, self._fds)
         self.outputs = OutputMemory(self.channel, memory, self._sending)
         self.calls = InFlight(packer, self.outputs)
         self.pending = self.calls.pending
@@ -118,7 +127,7 @@ class Connection:
             self._make_room(call)
         return channel.bell.ring()
 
-    def _publish(self, call: Call, block: Block) -> bool:
+    def _publish(self, call: Call, block: PackedBlock) -> bool:
         """Put the call into the ring; False if that is full."""
         producer = self.channel.producer
         with self._sending:
@@ -130,10 +139,11 @@ class Connection:
             try:
                 call.id = id
                 self.pending[id] = call
-                if call.places:
-                    published = self._publish_with_places(call, block, due)
-                else:
-                    published = producer.publish(wire.CALL, id, block.plan.id, block.place, due, 0)
+                outside = call.places
+                if block.plan.table >= 0:
+                    block.plan.write_table(block.extent.segment.map, block.extent.offset, outside)
+                    outside = ()
+                published = producer.publish(wire.CALL, id, block.plan.id, block.place, due, 0, outside)
             finally:
                 if producer.tail == tail:  # the ring is full, or this thread was interrupted
                     self.pending.pop(id, None)
@@ -146,15 +156,6 @@ class Connection:
                 if self.outputs.leases.ended:
                     self.outputs.collect()
         return published
-
-    def _publish_with_places(self, call: Call, block: Block, due: int) -> bool:
-        plan, places = block.plan, call.places
-        if plan.table >= 0:
-            plan.write_table(block.extent.segment.map, block.extent.offset, places)
-            places = ()
-        padding = (0,) * (wire.PLACES_IN_RECORD - len(places))
-        fields = (wire.CALL, call.id, plan.id, block.place, due, 0, 0, 0)
-        return self.channel.producer.publish_long(wire.HEAD_AND_PLACES, *fields, *places, *padding)
 
     def _offer_segments(self) -> None:
         with self._offering:
@@ -170,6 +171,8 @@ class Connection:
         while call.answer is None and call.failure is None:
             try:
                 if role.setdefault(0, call) is call:
+                    if self._announced:
+                        self._withdraw()
                     if self.calls.unsettled is not None:
                         self.calls.settle(self.calls.unsettled)
                     while call.answer is None and call.failure is None:
@@ -196,6 +199,11 @@ class Connection:
         except faults.ProtocolError as error:
             raise self.broken(error) from error
 
+    @property
+    def rouse(self) -> Callable[[], object] | None:
+        """What wakes the worker for a call that is coming; None where that could only get in the way, with a single core."""
+        return None if isinstance(self._strategy, Block) else self.channel.bell.ring
+
     # Reading
 
     def read_available(self) -> None:
@@ -208,11 +216,14 @@ class Connection:
 
     def sleep(self, timeout_ms: int) -> None:
         """Sleep until there is something to read, or to look at. For the holder of the reader's role."""
-        self.look_around(self.channel.bell.sleep(self.channel.consumer.head, timeout_ms))
+        bell = self.channel.bell
+        self.look_around(bell.sleep(self.channel.consumer.head, timeout_ms))
+        if bell.overslept and self.pending:
+            bell.ring_again()  # for a worker that sleeps though it has calls: a ring may have been lost
 
     def look_around(self, ready: list[int]) -> None:
         """Handle what made the reader wake up besides its bell: control messages, or the worker's end."""
-        if not ready:
+        if not ready and not self.channel.control.pending():
             return
         try:
             self.channel.handle_control()
@@ -278,7 +289,7 @@ class Connection:
                 f"worker {self.process.name!r} did not answer within the call's timeout; it goes on with the call, and the "
                 "late answer will be discarded"
             )
-        return min(_LOOK_AGAIN_MS, int(left * 1000) + 1)
+        return int(min(left * 1000 + 1, _LOOK_AGAIN_MS))
 
     def _follow(self, call: Call) -> None:
         """Wait until the reader has the answer, or leaves."""
@@ -312,7 +323,15 @@ class Connection:
 
     def take_role(self, reader: object) -> bool:
         """Try to become the reader; True if `reader` has the role now."""
-        return self._role.setdefault(0, reader) is reader
+        if self._role.setdefault(0, reader) is not reader:
+            return False
+        if self._announced:
+            self._withdraw()
+        return True
+
+    def _withdraw(self) -> None:
+        self.channel.bell.withdraw()
+        self._announced = False
 
     def leave_role(self, reader: object) -> None:
         """Give the role up, if `reader` has it, to somebody who waits."""
@@ -320,6 +339,16 @@ class Connection:
             del self._role[0]
             if self.pending:
                 self._hand_over()
+
+    def step_aside(self, reader: object, announced: bool) -> None:
+        """Give the role up for as long as nothing rings: `reader` has announced the bell, and sleeps where it may be kept from waking up."""
+        if not announced:
+            self.leave_role(reader)
+        elif self._role.get(0) is reader:
+            self._announced = True
+            del self._role[0]
+            if self.pending:
+                self.calls.wake_one()
 
     def add_heir(self, heir: Callable[[], None]) -> None:
         """Have `heir` called when the role falls free while no thread waits for a call of its own, and when the connection ends."""
@@ -365,12 +394,8 @@ class Connection:
 
     def ended(self) -> OpexecError:
         """Why the connection ended, as a new exception: each caller's gets a traceback of its own."""
-        error = self.dead
-        assert error is not None
-        copy = error.__class__.__new__(error.__class__)
-        copy.args = error.args
-        copy.__dict__.update(error.__dict__)
-        return copy
+        assert self.dead is not None
+        return copy.copy(self.dead)
 
     def _bury(self) -> None:
         """The worker is gone, but what it answered before is good."""
@@ -406,21 +431,24 @@ class Connection:
 
     def close(self, error: OpexecError, grace: float) -> None:
         """End the connection and the worker, giving it `grace` seconds to leave by itself. Idempotent."""
-        if not self._fds or self.process.is_copy:
+        if self._closed or self.process.is_copy:
             return
         self.end(error)
         # Whoever still reads must be out of `poll` before the descriptors go.
-        os.eventfd_write(self._fds[0], 1)
+        self.channel.bell.ring_own()
         give_up = time.monotonic() + 1
         while not self.take_role(self) and time.monotonic() < give_up:
             time.sleep(0.001)
         self.process.close(grace)
         self.outputs.close()
         self._memory.forget(self._segment)
-        fds, self._fds = self._fds, []
-        for fd in fds:
-            os.close(fd)
+        self._closed = True
         _connections.discard(self)
+
+
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
 
 
 def _orphan_after_fork() -> None:

@@ -8,17 +8,18 @@ An environment is a venv made by uv in the cache, in a folder named by a digest 
     <cache>/environments/<key>/building/           uv's input and output, only while it is built
     <cache>/environments/<key>.lock                locked by whoever builds
 
-It is built where it will stay, not moved there when done: a venv's scripts, its activation files and what packages record of their
-prefix hold its absolute path, and a moved one is right only as far as every package allows. That nobody uses a half-built one is up
-to ``complete.json`` instead: it appears in one step, after everything else. What a killed builder left is removed by the next one.
+It is built where it will stay, not moved there when done: a venv's scripts, its activation files and what
+packages record of their prefix hold its absolute path, and a moved one is right only as far as every package
+allows. That nobody uses a half-built one is up to ``complete.json`` instead: it appears in one step, after
+everything else. What a killed builder left is removed by the next one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -142,12 +143,14 @@ class _Build:
                 raise BuildError(
                     f"expected numpy in the environment {self.environment}, but what was installed has none."
                 )
-            shutil.rmtree(work)
+            caches.remove(work)
             seconds = time.monotonic() - began
             caches.write_text(pinned, resolved)
             caches.write_json(marker, self._summary(len(packages), seconds))
         except BaseException as error:
             self._discard()
+            with contextlib.suppress(OSError):  # it holds the lock file of an earlier build
+                self.home.rmdir()
             if isinstance(error, installer.UvFailed):
                 raise BuildError(self._explain(str(error), pinned)) from None
             if isinstance(error, OSError):
@@ -176,8 +179,8 @@ class _Build:
         self.report(f"choosing versions for {self.base}")
         resolved = self._pin(work, self.environment.requirements)
         if "numpy" not in _names(resolved):
-            # Only now, when nothing asks for numpy. Asked for from the start, the newest numpy could be preferred to the
-            # newest version of a package that wants an older one.
+            # Only now, when nothing asks for numpy. Asked for from the start, the newest numpy could be
+            # preferred to the newest version of a package that wants an older one.
             resolved = self._pin(work, [*self.environment.requirements, "numpy"])
         return f"# {self.environment}\n# {self.base.implementation} {self.base.version}, {self.base.platform}\n{resolved}"
 
@@ -220,8 +223,7 @@ class _Build:
     def _discard(self) -> None:
         """Remove a venv that is not complete, and what was needed to build it."""
         for name in ("building", "venv"):
-            if os.path.lexists(self.home / name):
-                shutil.rmtree(self.home / name)
+            caches.remove(self.home / name)
 
     def _explain(self, words: str, pinned: Path) -> str:
         lines = [f"cannot build the environment {self.environment}", f"from {self.base}. uv says:"]
@@ -255,8 +257,9 @@ def normalised(requirement: str) -> str:
             f"expected a requirement such as 'numpy<2'; got {requirement!r}, a {type(requirement).__name__}."
         )
     text = requirement.strip()
-    # packaging is the authority, but importing it costs 40 ms in every program that asks for a built environment, and nearly
-    # all requirements are of this plain kind. A test holds the two to the same answers.
+    # packaging is the authority, but importing it costs 40 ms in every program that asks for a built
+    # environment, and nearly all requirements are of this plain kind. A test holds the two to the same
+    # answers.
     if plain := _PLAIN.fullmatch(text):
         name, listed = plain.groups(default="")
         bounds = sorted(re.sub(r"\s+", "", bound) for bound in listed.split(","))
@@ -294,7 +297,7 @@ def _local_path(requirement: str) -> Path | None:
 
 
 def _content_of(path: Path) -> list[Any]:
-    """Names, sizes and times of the files that a local package is built from. What building it may leave there is not among them."""
+    """Names, sizes and times of the files that a local package is built from, without what building it may leave there."""
     if not path.is_dir():
         status = path.stat() if path.exists() else None
         return [str(path), status and [status.st_size, status.st_mtime_ns]]

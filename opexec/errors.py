@@ -10,6 +10,17 @@ from __future__ import annotations
 class OpexecError(Exception):
     """Base class of every error raised by opexec."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own way calls the class with `args` alone, which the classes with further arguments refuse.
+        return _rebuild, (self.__class__, self.args, self.__dict__)
+
+
+def _rebuild(kind: type[OpexecError], args: tuple[object, ...], attributes: dict[str, object]) -> OpexecError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
 
 class SpecError(OpexecError, ValueError):
     """Inputs, or a model's outputs, do not fit the spec: a name, dtype, rank, size or symbol."""

@@ -19,7 +19,9 @@ import numpy as np
 
 from .arrays import ArrayKind, kind_of, to_numpy
 from .errors import ModelClosed, ModelError
+from .ipc.wire import is_text
 from .model import Model, ModelStats, WorkerInfo, subset
+from .signature import check_names, check_texts, signatures, split
 from .spec import TensorSpec, bind_inputs, bind_outputs
 from .workers.failure import describe
 from .workers.platforms import Platform
@@ -58,15 +60,17 @@ class InProcessModel(Model):
         self._calls = 0
         self._closed = False
         self._one_at_a_time = threading.RLock()
+        self._submitting = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
     def infer(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
-        arrays, kind = self._take(tuple(inputs), [*inputs.values()])
-        return self._infer(tuple(inputs), arrays, kind, outputs)
+        names, values = split(inputs)
+        arrays, kind = self._take(names, values)
+        return self._infer(names, arrays, kind, outputs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         names, values, positional = self._named(args, kwargs)
         arrays, kind = self._take(names, values)
         leaves, structure = self._run(names, arrays, positional)
@@ -75,10 +79,19 @@ class InProcessModel(Model):
     def submit(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> Future[dict[str, Any]]:
-        arrays, kind = self._take(tuple(inputs), [*inputs.values()])
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(1, thread_name_prefix=f"opexec-{self.name}")
-        return self._threads.submit(self._infer, tuple(inputs), arrays, kind, outputs)
+        names, values = split(inputs)
+        arrays, kind = self._take(names, values)
+        self._check_inputs(names, arrays)
+
+        def run() -> dict[str, Any]:
+            self._check_open()
+            return self._infer(names, arrays, kind, outputs)
+
+        with self._submitting:
+            self._check_open()
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(1, thread_name_prefix=f"opexec-{self.name}")
+            return self._threads.submit(run)
 
     async def infer_async(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
@@ -93,16 +106,19 @@ class InProcessModel(Model):
         return results if outputs is None else subset(results, outputs)
 
     def _take(self, names: tuple[str, ...], values: list[Any]) -> tuple[list[Any], ArrayKind | None]:
-        if self._closed:
-            raise ModelClosed(f"model {self.name!r} is closed; load it again to call it")
+        self._check_open()
         if {*map(type, values)} == {np.ndarray}:
             return values, None
         specs = {} if self.inputs is None else {spec.name: spec for spec in self.inputs}
         arrays = [to_numpy(value, specs.get(name), name) for name, value in zip(names, values, strict=True)]
         return arrays, kind_of(values)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelClosed(f"model {self.name!r} is closed; load it again to call it")
+
     def _run(self, names: tuple[str, ...], arrays: list[Any], positional: int) -> tuple[list[Any], Structure]:
-        signature = self._check_inputs(names, arrays)
+        signature, symbols = self._check_inputs(names, arrays)
         with self._one_at_a_time:
             self._calls += 1
             try:
@@ -110,37 +126,48 @@ class InProcessModel(Model):
                     arrays[:positional], dict(zip(names[positional:], arrays[positional:], strict=True))
                 )
                 _, leaves, structure = flatten(self._model.run(bound, _reserve))
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a model's sys.exit() must not end the caller
                 raise ModelError(**describe(error)) from error
-        self._check_outputs(signature, structure.names, leaves)
+        self._check_outputs(signature, symbols, structure.names, leaves)
         return leaves, structure
 
-    # As with an isolated model, a signature that was found to fit the spec is not looked at again.
+    # As with an isolated model, a signature that was found to fit the spec is not looked at again, unless it holds an array of objects:
+    # it does not say whether they are texts or bytes.
 
-    def _check_inputs(self, names: tuple[str, ...], arrays: list[Any]) -> Signature:
+    def _check_inputs(self, names: tuple[str, ...], arrays: list[Any]) -> tuple[Signature, Mapping[str, int]]:
+        """The call's signature, and the values of its symbols."""
         signature = names, tuple(map(_dtype, arrays)), tuple(map(_shape, arrays))
-        if self._check and self.inputs is not None and signature not in self._symbols:
-            symbols = bind_inputs(self.inputs, _by_name(*signature))
-            if len(self._symbols) > _SIGNATURES_KEPT:
-                self._symbols.clear()
-            self._symbols[signature] = symbols
-        return signature
+        symbols = self._symbols.get(signature)
+        if symbols is None:
+            check_names(names)
+            symbols = {}
+            if self._check and self.inputs is not None:
+                symbols = bind_inputs(self.inputs, signatures(names, arrays))
+                check_texts(names, arrays)
+            if not any(map(is_text, signature[1])):
+                if len(self._symbols) > _SIGNATURES_KEPT:
+                    self._symbols.clear()
+                self._symbols[signature] = symbols
+        return signature, symbols
 
-    def _check_outputs(self, inputs: Signature, names: tuple[str, ...], leaves: list[Any]) -> None:
+    def _check_outputs(
+        self, inputs: Signature, symbols: Mapping[str, int], names: tuple[str, ...], leaves: list[Any]
+    ) -> None:
         if not self._check or self.outputs is None:
             return
-        pair = inputs, (names, tuple(map(_dtype, leaves)), tuple(map(_shape, leaves)))
-        if pair not in self._approved:
-            bind_outputs(self.outputs, _by_name(*pair[1]), self._symbols.get(inputs, {}))
-            if len(self._approved) > _SIGNATURES_KEPT:
-                self._approved.clear()
-            self._approved.add(pair)
+        outputs = names, tuple(map(_dtype, leaves)), tuple(map(_shape, leaves))
+        if (inputs, outputs) not in self._approved:
+            bind_outputs(self.outputs, signatures(names, leaves), symbols)
+            if not any(map(is_text, outputs[1])):
+                if len(self._approved) > _SIGNATURES_KEPT:
+                    self._approved.clear()
+                self._approved.add((inputs, outputs))
 
     def close(self) -> None:
-        self._closed = True
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
-            self._threads = None
+        with self._submitting:
+            self._closed = True
+            if self._threads is not None:
+                self._threads.shutdown(wait=False)
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:
@@ -162,15 +189,12 @@ class InProcessModel(Model):
         )
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        self._check_open()
         return np.empty(shape, dtype)
 
 
 def _reserve(specs: Sequence[tuple[str, Any, tuple[int, ...]]]) -> dict[str, Any]:
     return {name: np.empty(shape, dtype) for name, dtype, shape in specs}
-
-
-def _by_name(names: tuple[str, ...], dtypes: tuple[Any, ...], shapes: tuple[Any, ...]) -> dict[str, Any]:
-    return {name: (dtype, shape) for name, dtype, shape in zip(names, dtypes, shapes, strict=True)}
 
 
 def _as_kind(arrays: list[Any], kind: ArrayKind | None) -> list[Any]:

@@ -1,9 +1,10 @@
 """Running uv: which binary, under which settings, and what it says.
 
-uv is told everything through its own ``UV_*`` variables, so that credentials in index URLs do not show in the process list.
-A variable the user has set is left alone; pip's configuration fills in those that are not set, because uv does not read it
-and what `pip install` finds here opexec should find too. Nothing of the caller's project or active environment gets through:
-the same request gives the same environment from every working directory.
+uv is told everything through its own ``UV_*`` variables, so that credentials in index URLs do not show in the
+process list. A variable the user has set is left alone; pip's configuration fills in those that are not set,
+because uv does not read it and what `pip install` finds here opexec should find too. Nothing of the caller's
+project or active environment gets through: the same request gives the same environment from every working
+directory.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ _RESOLUTION = (
 )  # fmt: skip
 # Of these, the ones that name files: what the files say belongs to the key as well.
 _FILES = ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_CONFIG_FILE")
-# Variables that would change what an environment holds, or keep it from being built, without being part of its key. Those that
-# name another interpreter, environment or project are not here: uv's command line, which names ours, wins over them.
+# Variables that would change what an environment holds, or keep it from being built, without being part of
+# its key. Those that name another interpreter, environment or project are not here: uv's command line, which
+# names ours, wins over them.
 _UNWANTED = (
     "PYTHONHOME",
     "PYTHONPATH",
@@ -179,5 +181,5 @@ def _find_link(link: str) -> str:
 
 
 def _without_credentials(urls: str) -> str:
-    # Tokens that are renewed every few hours must not make every environment be built again, and keys and lock files are not secret.
+    # Tokens that are renewed every few hours must not have every environment built again; and messages are not secret.
     return re.sub(r"(?<=://)[^/@\s]*@", "", urls)

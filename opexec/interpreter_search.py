@@ -4,8 +4,8 @@ The newest version that fits wins; of equal versions the one that comes first in
 
 1. the interpreter that runs this process, PATH, pyenv, uv's own store, the usual system folders
 2. conda installations and environments (they come and go with the projects they were made for)
-3. scripts on PATH, such as the shims of pyenv, asdf and mise: they are slow, and what they run depends on the working directory,
-   so they are asked only if nothing else fits, and those that fail are passed over
+3. scripts on PATH, such as the shims of pyenv, asdf and mise: they are slow, and what they run depends on the
+   working directory, so they are asked only if nothing else fits, and those that fail are passed over
 4. a download by uv
 
 Only CPython with a global interpreter lock is searched for; any other is taken by its path.
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import installer
+from . import caches, installer
 from .errors import BuildError
 from .interpreters import OLDEST, Interpreter, is_script, probe, target_of
 
@@ -57,8 +57,8 @@ def find(python: str, report: Callable[[str], None] = lambda step: None) -> Inte
     """The interpreter that fits a request.
 
     Args:
-        python: ``"3.7"`` (any 3.7.x), ``"3.7.16"``, ``">=3.8,<3.12"`` (PEP 440), or the path of an interpreter, venv or conda folder.
-            Pre-releases fit only where the request names one.
+        python: ``"3.7"`` (any 3.7.x), ``"3.7.16"``, ``">=3.8,<3.12"`` (PEP 440), or the path of an interpreter, venv or
+            conda folder. Pre-releases fit only where the request names one.
         report: told of a download.
 
     Raises:
@@ -72,6 +72,7 @@ def find(python: str, report: Callable[[str], None] = lambda step: None) -> Inte
         if numbers < OLDEST[: len(numbers)]:
             raise BuildError(f"{_TOO_OLD}; got python={python!r}.")
 
+    caches.folder("interpreters")  # if that fails, it is not for want of an interpreter
     fits = _predicate(python)
     search = _Search()
     for tier in (search.installed, search.conda, search.scripts):

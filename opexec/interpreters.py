@@ -1,7 +1,8 @@
 """Describe a Python interpreter: run it once, and keep what it said for as long as it still holds.
 
-`probe` runs the interpreter isolated (``-I``) and without writing bytecode (``-B``), as workers do, so it sees what a worker will see:
-neither PYTHONPATH nor the user's own site-packages. Which interpreters a machine has is found by `interpreter_search`.
+`probe` runs the interpreter isolated (``-I``) and without writing bytecode (``-B``), as workers do, so it
+sees what a worker will see: neither PYTHONPATH nor the user's own site-packages. Which interpreters a machine
+has is found by `interpreter_search`.
 """
 
 from __future__ import annotations

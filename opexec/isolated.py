@@ -7,9 +7,13 @@ signature (names, dtypes, shapes) was seen before repeats neither the check agai
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import math
 import mmap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NoReturn
@@ -19,16 +23,17 @@ import numpy as np
 from .arrays import ArrayKind, kind_of, to_numpy
 from .calls import Call
 from .connection import Connection
-from .errors import ModelClosed, OutOfSharedMemory, SpecError, WorkerDied
+from .errors import ModelClosed, OpexecError, OutOfSharedMemory, SpecError, WorkerDied
 from .ipc import wire
 from .ipc.arena import Arena, Extent, NoRoom
 from .ipc.faults import ProtocolError
 from .ipc.lease import Leases
-from .ipc.packer import Packer
+from .ipc.packer import Block, Packer
 from .ipc.segment import Segment
 from .memory import SharedMemory
 from .model import Model, ModelStats, WorkerInfo, subset
 from .readers import Collector, LoopReader
+from .signature import check_names, check_texts, signatures, split
 from .spec import TensorSpec, bind_inputs, bind_outputs
 from .worker import WorkerProcess
 from .workers.structure import Structure, unflatten
@@ -107,15 +112,23 @@ class IsolatedModel(Model):
         self._maps: dict[int, Segment] = {}
         self._lent = Leases()  # arrays made by `empty`
         self._lent_extents: dict[int, Extent] = {}
+        #: The same by identity, which is quicker to tell than an address: id -> the array and its place.
+        self._own_arrays: dict[int, tuple[weakref.ref[np.ndarray[Any, Any]], int]] = {}
         self._lending = threading.RLock()
+        self._replacing = threading.Lock()
+        #: What former workers count for in `stats`: calls, bytes copied in, bytes copied out.
+        self._before = (0, 0, 0)
         self._closed = False
         try:
             first = self._add_segment(_FIRST_INPUT_SEGMENT, 0)
             first.populate()
             self._arena.add(first)
             self._link = self._connect()
-        except NoRoom as error:
-            raise OutOfSharedMemory(f"model {name!r} cannot start: {error}") from error
+        except BaseException as error:
+            self._forget_segments()
+            if isinstance(error, NoRoom):
+                raise OutOfSharedMemory(f"model {name!r} cannot start: {error}") from error
+            raise
 
     # Calls
 
@@ -123,14 +136,18 @@ class IsolatedModel(Model):
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
         link = self._link
-        call, kind = self._prepare(link, tuple(inputs), [*inputs.values()], 0, timeout)
+        try:
+            names, values = tuple(inputs), [*inputs.values()]
+        except (AttributeError, TypeError):
+            names, values = split(inputs)  # says what is wrong
+        call, kind = self._prepare(link, names, values, 0, timeout)
         views = self._run(link, call)
         results = dict(zip(call.plan.names, views))
         if kind is not None:
             results = {name: kind.from_numpy(view) for name, view in results.items()}
         return results if outputs is None else subset(results, outputs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         link = self._link
         names, values, positional = self._named(args, kwargs)
         call, kind = self._prepare(link, names, values, positional, None)
@@ -142,21 +159,25 @@ class IsolatedModel(Model):
         link = self._link
         future: Future[dict[str, Any]] = Future()
         future.set_running_or_notify_cancel()
-        call, kind = self._prepare(link, tuple(inputs), [*inputs.values()], 0, timeout)
+        call, kind = self._prepare(link, *split(inputs), 0, timeout)
 
-        def finish(call: Call) -> None:
-            if future.done():
-                return
+        def complete() -> None:
             try:
                 if call.failure is not None:
                     raise call.failure
-                future.set_result(self._results(link, call, kind, outputs))
+                results = self._results(link, call, kind, outputs)
             except BaseException as error:
                 future.set_exception(error)
+            else:
+                future.set_result(results)
 
-        call.finish = finish
-        self._send(link, call)
-        link.collector.add(call)
+        link.collector.expect(call, complete)
+        try:
+            self._send(link, call)
+        except BaseException:
+            link.collector.forget(call)
+            raise
+        link.collector.wake()
         return future
 
     async def infer_async(
@@ -166,7 +187,7 @@ class IsolatedModel(Model):
         loop = asyncio.get_running_loop()
         here = threading.get_ident()
         ended: asyncio.Future[None] = loop.create_future()
-        call, kind = self._prepare(link, tuple(inputs), [*inputs.values()], 0, timeout)
+        call, kind = self._prepare(link, *split(inputs), 0, timeout)
 
         def wake() -> None:
             if not ended.done():
@@ -175,8 +196,9 @@ class IsolatedModel(Model):
         def finish(call: Call) -> None:
             if threading.get_ident() == here:
                 wake()
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(wake)
+            else:
+                with contextlib.suppress(RuntimeError):  # the loop has ended, and its coroutines with it
+                    loop.call_soon_threadsafe(wake)
 
         call.finish = finish
         self._send(link, call)
@@ -246,6 +268,9 @@ class IsolatedModel(Model):
         """Put the inputs into shared memory; the call is then ready to be sent."""
         if self._closed or link.connection.dead is not None:
             self._refuse(link)
+        if timeout is None:
+            timeout = self._timeout
+        deadline = None if timeout is None else _deadline(timeout)
         kind = None
         outside: tuple[int, ...] = ()
         places: tuple[int, ...] = ()
@@ -256,20 +281,41 @@ class IsolatedModel(Model):
                 break
         try:
             block = self._packer.pack(names, values, positional, outside)
-        except NoRoom as error:
-            raise self._out_of_memory(link, error) from error
+        except NoRoom:
+            block = self._pack_with_what_is_left(link, names, values, positional, outside)
         except (TypeError, ValueError) as error:
             if isinstance(error, SpecError):
                 raise
-            raise SpecError(f"the inputs of {self.name!r} cannot be sent: {error}") from error
+            raise self._not_to_be_sent(names, values, error) from error
         call = Call(block)
         if outside:
             call.places, call.keep = places, values
-        if timeout is None:
-            timeout = self._timeout
-        if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+        call.deadline = deadline
         return call, kind
+
+    def _pack_with_what_is_left(
+        self,
+        link: _Link,
+        names: tuple[str, ...],
+        values: list[Any],
+        positional: int,
+        outside: tuple[int, ...],
+    ) -> Block:
+        """Pack where the arena cannot grow: arrays from `empty` that have been dropped meanwhile may leave enough."""
+        self._reclaim()
+        try:
+            return self._packer.pack(names, values, positional, outside)
+        except NoRoom as error:
+            raise self._out_of_memory(link, error) from error
+
+    def _not_to_be_sent(self, names: tuple[str, ...], values: list[Any], error: Exception) -> SpecError:
+        """What is wrong with arrays that cannot be laid out: they do not fit the spec, or are of no dtype that can travel."""
+        try:
+            self._examine(names, values)
+            check_texts(names, values)
+        except SpecError as reason:
+            return reason
+        return SpecError(f"the inputs of {self.name!r} cannot be sent: {error}")
 
     def _send(self, link: _Link, call: Call) -> bool:
         try:
@@ -291,60 +337,92 @@ class IsolatedModel(Model):
         outside, places = [], []
         for index, array in enumerate(arrays):
             base = array.base
-            if base is None or not array.nbytes:
+            if base is None:
                 continue
-            root = base.base if type(base) is np.ndarray else base
-            if type(root) is not mmap.mmap and array.nbytes < _LOOK_UP_BYTES:
-                continue
-            if not array.flags.c_contiguous or not array.dtype.isnative or array.dtype.hasobject:
-                continue
-            address = array.__array_interface__["data"][0]
-            for start, segment in list(self._maps.items()):
-                if start <= address and address + array.nbytes <= start + segment.size:
-                    outside.append(index)
-                    places.append(segment.id << wire.PLACE_BITS | (address - start))
-                    break
+            known = self._own_arrays.get(id(array))
+            place = known[1] if known is not None and known[0]() is array else self._place_of(array, base)
+            if place is not None:
+                outside.append(index)
+                places.append(place)
         return tuple(outside), tuple(places)
+
+    def _place_of(self, array: np.ndarray[Any, Any], base: object) -> int | None:
+        """Where in the input arena an array lies; None if it does not, or has to be copied all the same."""
+        size = array.nbytes
+        root = base.base if type(base) is np.ndarray else base
+        if not size or (size < _LOOK_UP_BYTES and type(root) is not mmap.mmap):
+            return None
+        if not array.flags.c_contiguous or not array.dtype.isnative or array.dtype.hasobject:
+            return None
+        address = _address(array)
+        for start, segment in list(self._maps.items()):
+            if start <= address and address + size <= start + segment.size:
+                return segment.id << wire.PLACE_BITS | (address - start)
+        return None
 
     # Workers
 
     def _connect(self) -> _Link:
-        process = self._launch.start()
+        self._starting = process = self._launch.start()
+        connection = None
         try:
             connection = Connection(process, self._packer, self._memory, self._wait)
             loaded = connection.open(self._launch.load, None)
             self.inputs, self.outputs = self._launch.read(loaded)
             self._checks_outputs = self._check and self.outputs is not None
-        except BaseException:
+        except BaseException as error:
+            if connection is not None:
+                connection.close(OpexecError(f"model {self.name!r} could not be loaded: {error}"), grace=0)
             process.close(0)
             raise
+        self._packer.rouse = connection.rouse
         return _Link(connection, loaded["framework"], loaded["version"])
 
     def restart(self) -> None:
         """Replace the worker by a new one with the same model. Calls in flight fail with WorkerDied; arrays from `empty` stay good."""
-        if self._closed:
-            self._refuse(self._link)
-        process = self._link.connection.process
-        self._link.connection.close(
-            WorkerDied(
-                f"worker {self.name!r} (pid {process.pid}) was ended by restart() with this call in flight",
-                pid=process.pid,
-                exit_code=None,
-                signal=None,
-                stderr=(),
-                stage="call",
-            ),
-            grace=0,
-        )
-        self._link = self._connect()
+        self._refuse_copies()
+        with self._replacing:
+            if self._closed:
+                self._refuse(self._link)
+            connection = self._link.connection
+            process = connection.process
+            connection.close(
+                WorkerDied(
+                    f"worker {self.name!r} (pid {process.pid}) was ended by restart() with this call in flight",
+                    pid=process.pid,
+                    exit_code=None,
+                    signal=None,
+                    stderr=(),
+                    stage="call",
+                ),
+                grace=0,
+            )
+            try:
+                link = self._connect()
+            except BaseException:
+                if self._closed:
+                    self._refuse(self._link)
+                raise
+            calls, bytes_in, bytes_out = self._before
+            self._before = (
+                calls + connection.sent,
+                bytes_in + connection.copied_in,
+                bytes_out + connection.calls.copied_out,
+            )
+            self._link = link
 
     def close(self) -> None:
         self._closed = True
+        if self._link.connection.process.is_copy:
+            return
         self._link.connection.close(
             ModelClosed(f"model {self.name!r} is closed; load it again to call it"), grace=1
         )
-        for segment in self._arena.segments.values():
-            self._memory.forget(segment)
+        if self._starting is not self._link.connection.process:  # by a restart() that is under way
+            self._starting.kill()
+        with self._replacing:
+            self._link.connection.close(ModelClosed(f"model {self.name!r} is closed"), grace=1)
+            self._forget_segments()
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:
@@ -365,10 +443,11 @@ class IsolatedModel(Model):
 
     def stats(self) -> ModelStats:
         connection = self._link.connection
+        calls, bytes_in, bytes_out = self._before
         return ModelStats(
-            calls=connection.sent,
-            bytes_copied_in=connection.copied_in,
-            bytes_copied_out=connection.calls.copied_out,
+            calls=calls + connection.sent,
+            bytes_copied_in=bytes_in + connection.copied_in,
+            bytes_copied_out=bytes_out + connection.calls.copied_out,
             shared_memory=self._memory.used,
             blocks_held=len(connection.outputs.leases),
         )
@@ -378,23 +457,24 @@ class IsolatedModel(Model):
             raise ModelClosed(f"model {self.name!r} is closed; load it again to call it")
         raise link.connection.ended()
 
+    def _refuse_copies(self) -> None:
+        """A forked copy of the caller shares the input arena with it, and must neither use it nor replace the worker."""
+        if self._link.connection.process.is_copy:
+            raise self._link.connection.ended()
+
     # Specs
 
     def _examine(self, names: tuple[str, ...], arrays: list[Any]) -> dict[str, int]:
+        check_names(names)
         if not self._check or self.inputs is None:
             return {}
-        return bind_inputs(
-            self.inputs, {name: (array.dtype, array.shape) for name, array in zip(names, arrays, strict=True)}
-        )
+        return bind_inputs(self.inputs, signatures(names, arrays))
 
     def _check_outputs(self, call: Call, views: list[Any]) -> None:
         """Check the outputs with the symbols that this call's inputs gave, and note with their plan that the two signatures fit."""
         assert self.outputs is not None
         plan = call.plan
-        named = zip(plan.names, views, strict=True)
-        bind_outputs(
-            self.outputs, {name: (view.dtype, view.shape) for name, view in named}, call.stock.examined
-        )
+        bind_outputs(self.outputs, signatures(plan.names, views), call.stock.examined)
         if len(plan.memo) > _APPROVED_KEPT:
             plan.memo.clear()
         plan.memo[call.stock] = True
@@ -402,6 +482,7 @@ class IsolatedModel(Model):
     # Memory
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        self._refuse_copies()
         if self._closed:
             self._refuse(self._link)
         if dtype.hasobject:
@@ -420,6 +501,7 @@ class IsolatedModel(Model):
             array = np.ndarray(shape, dtype, extent.segment.map, extent.offset)  # type: ignore[call-overload]
             self._lent_extents[extent.place] = extent
             self._lent.lend(extent.place, [array])
+            self._own_arrays[id(array)] = weakref.ref(array), extent.place
             return array  # type: ignore[no-any-return]
 
     def _allocate(self, size: int) -> Extent:
@@ -434,17 +516,43 @@ class IsolatedModel(Model):
         with self._lending:
             for place in self._lent.collect():
                 self._arena.free(self._lent_extents.pop(place))
+            for key in [key for key, (array, _) in self._own_arrays.items() if array() is None]:
+                del self._own_arrays[key]
 
     def _grow(self, size: int) -> Segment:
         return self._add_segment(size, min(self._arena.size, _LARGEST_GROWTH))
 
     def _add_segment(self, size: int, room_to_grow: int) -> Segment:
         segment = self._memory.create(size, room_to_grow=room_to_grow)
-        self._maps[np.frombuffer(segment.map, np.uint8).__array_interface__["data"][0]] = segment
+        self._maps[_address(np.frombuffer(segment.map, np.uint8))] = segment
         return segment
+
+    def _forget_segments(self) -> None:
+        for segment in self._arena.segments.values():
+            self._memory.forget(segment)
 
     def _out_of_memory(self, link: _Link, error: NoRoom) -> OutOfSharedMemory:
         return OutOfSharedMemory(
             f"model {self.name!r}: {error}; {len(self._lent)} arrays from empty() are held, {link.connection.holders()}. "
             "Drop arrays that are no longer needed, or raise shm_limit"
         )
+
+
+def _deadline(timeout: float) -> float:
+    """The time by `time.monotonic` that is `timeout` seconds from now."""
+    try:
+        deadline = time.monotonic() + timeout
+    except TypeError:
+        deadline = math.nan
+    if math.isnan(deadline):
+        raise ValueError(f"timeout is {timeout!r}; expected a number of seconds, or None")
+    return deadline
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    """Where a C-contiguous array begins in memory."""
+    try:
+        # A third of the cost of __array_interface__.
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+    except TypeError:  # read-only
+        return int(array.__array_interface__["data"][0])

@@ -63,7 +63,7 @@ def load(
         raise ValueError(f"isolation is {isolation!r}; expected 'process' or 'none'")
     if wait not in STRATEGIES:
         raise ValueError(f"wait is {wait!r}; expected one of {', '.join(map(repr, STRATEGIES))}")
-    if timeout is not None and timeout <= 0:
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise ValueError(f"timeout is {timeout!r}; expected a positive number of seconds, or None")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(
@@ -135,7 +135,7 @@ def _in_process(source: Source, name: str, given: Specs, check: bool, options: d
         if source.platform == "python":
             options = {"in_process": True}
         loaded = platforms.load(source.platform, source.target, options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a factory's sys.exit() must not end the caller
         raise _load_error(source, sys.executable, describe(error)) from error
     inputs, outputs = _specs(given, loaded.inputs, loaded.outputs)
     return InProcessModel(

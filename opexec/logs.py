@@ -197,11 +197,10 @@ class _Pump:
             streams = [self.streams.get(fd) for fd, _ in ready]
             for stream in streams:
                 if stream is not None:
+                    # What a user's filter or handler raises must not keep the other workers' lines from coming.
                     try:
                         stream.read()
-                    except (
-                        Exception
-                    ):  # of a user's filter or handler; the other workers' lines must still come
+                    except Exception:
                         traceback.print_exc()
             time.sleep(_PAUSE_S)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from itertools import count
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def parse_size(size: int | str) -> int:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", size.lower())
         if match is None:
             raise ValueError(f"a size is {size!r}; expected bytes, or text such as '512MiB' or '2G'")
-        return int(float(match[1]) * _UNITS[match[2]])
+        size = int(float(match[1]) * _UNITS[match[2]])
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
         raise ValueError(f"a size is {size!r}; expected a positive number of bytes, or text such as '512MiB'")
     return size
@@ -40,13 +41,14 @@ class SharedMemory:
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self._ids = count()
-        self._sizes: dict[int, int] = {}
+        self._segments: dict[int, Segment] = {}
         self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._segments)  # of a model that nobody closed
 
     @property
     def used(self) -> int:
         """Bytes in all live segments."""
-        return sum(self._sizes.values())
+        return sum(segment.size for segment in list(self._segments.values()))
 
     def create(self, size: int, *, room_to_grow: int = 0) -> Segment:
         """A new segment of `size` bytes, or of up to `room_to_grow` where there is plenty.
@@ -71,13 +73,13 @@ class SharedMemory:
                 raise NoRoom(
                     f"{_text(size)} of shared memory are needed, and the system refuses them: {error.strerror or error}"
                 ) from error
-            self._sizes[id] = segment.size
+            self._segments[id] = segment
             return segment
 
     def forget(self, segment: Segment) -> None:
         """Count a segment no more; the memory itself goes when nothing maps it any longer."""
         with self._lock:
-            self._sizes.pop(segment.id, None)
+            self._segments.pop(segment.id, None)
             segment.close()
 
     def _room(self) -> tuple[int, str]:
@@ -90,6 +92,11 @@ class SharedMemory:
                 (self.limit - self.used, f"shm_limit={_text(self.limit)}, {_text(self.used)} of it in use,")
             )
         return min(rooms)
+
+
+def _close(segments: dict[int, Segment]) -> None:
+    for segment in segments.values():
+        segment.close()
 
 
 def _control_group_room() -> int | None:

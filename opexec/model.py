@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import SpecError
-from .spec import TensorSpec, concrete_shape, fit_shape
+from .spec import TensorSpec, canonical_dtype, concrete_shape, fit_shape
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Model(ABC):
         """
 
     @abstractmethod
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the model as if it were called in process; returns what the model returned (array, tuple, list, nested dict).
 
         Positional arguments go to the inputs of the spec in its order, or, without a spec, to the model as they are.
@@ -118,14 +118,14 @@ class Model(ABC):
         if spec is None:
             if shape is None or dtype is None:
                 raise SpecError(f"input {name!r} has no spec: give both shape and dtype")
-            return self._empty(tuple(shape), np.dtype(dtype))
+            spec = TensorSpec(name, dtype, None)
         wanted = spec.numpy_dtype
         if wanted is None:
             raise SpecError(
                 f"input {name!r} is {spec.dtype}, whose elements have no fixed size: pass an array of objects to the call"
             )
-        if dtype is not None and not spec.accepts(np.dtype(dtype)):
-            raise SpecError(f"input {name!r}: expected dtype {spec.dtype}, got {np.dtype(dtype)}")
+        if dtype is not None and canonical_dtype(dtype) != spec.dtype:
+            raise SpecError(f"input {name!r}: expected dtype {spec.dtype}, got {canonical_dtype(dtype)}")
         return self._empty(concrete_shape(spec, {}) if shape is None else fit_shape(spec, shape), wanted)
 
     @abstractmethod

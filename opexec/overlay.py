@@ -1,19 +1,17 @@
 """The overlay: msgpack for a worker's interpreter, without touching the user's environment.
 
-A folder to append to the worker's `sys.path`, with one package in it, ``opexec_msgpack``: the pure-Python part of the msgpack that
-the caller has installed. It has a name of its own because an appended folder comes last: under the name ``msgpack`` a user's own
-would be imported instead, of whatever age (0.5.6 returns keys as bytes). Made once for each implementation, ABI and platform, offline,
-and byte-compiled there, so that a worker's start neither compiles nor writes.
+A folder to append to the worker's `sys.path`, with one package in it, ``opexec_msgpack``: the pure-Python
+part of the msgpack that the caller has installed. It has a name of its own because an appended folder comes
+last: under the name ``msgpack`` a user's own would be imported instead, of whatever age (0.5.6 returns keys
+as bytes). Made once for each implementation, ABI and platform, offline, and byte-compiled there, so that a
+worker's start neither compiles nor writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from . import caches
@@ -51,22 +49,24 @@ def ensure(interpreter: Interpreter) -> Path:
     folder = caches.folder("overlays") / "-".join(names)
     if folder.exists():  # it appears in one step, whole
         return folder
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    scratch = caches.scratch_beside(folder)
+    package = scratch / PACKAGE
     try:
-        package = scratch / PACKAGE
-        package.mkdir()
+        caches.remove(
+            scratch
+        )  # left by a process that was killed, had the same id, and had not come to an end
+        package.mkdir(parents=True)
         for name, text in sources.items():
             (package / name).write_bytes(text)
         _run(interpreter, "-m", "compileall", "-q", str(package))
         _run(interpreter, "-B", "-c", _CHECK, str(scratch))
-        os.chmod(scratch, 0o755)  # mkdtemp's is for its maker alone
         scratch.rename(folder)
     except OSError as error:
         # Another thread or process that made the same overlay was faster: rename does not replace a folder with files in it.
         if not folder.exists():
             raise BuildError(f"cannot make the msgpack overlay {folder}: {error}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        caches.remove(scratch)
     return folder
 
 

@@ -1,17 +1,17 @@
 """Where pip is told to look for packages, for handing on to uv, which does not read pip's configuration.
 
-pip's rules, followed here (pip documentation, "Configuration"; pip's own `_internal/configuration.py`):
-the files are read in the order global (``$XDG_CONFIG_DIRS/pip/pip.conf``, ``/etc/pip.conf``), user (``~/.pip/pip.conf``,
-``$XDG_CONFIG_HOME/pip/pip.conf``), site (``<prefix>/pip.conf``), then the file named by `PIP_CONFIG_FILE`. A later file replaces
-a key of an earlier one; section ``[install]`` wins over ``[global]`` whichever file it is in; ``PIP_*`` variables win over all.
-The user's files are left out where `PIP_CONFIG_FILE` names a file that exists, and ``PIP_CONFIG_FILE=/dev/null`` leaves out all files.
+pip's rules, followed here (pip documentation, "Configuration"; pip's own `_internal/configuration.py`): the
+files are read in the order global (``$XDG_CONFIG_DIRS/pip/pip.conf``, ``/etc/pip.conf``), user
+(``~/.pip/pip.conf``, ``$XDG_CONFIG_HOME/pip/pip.conf``), site (``<prefix>/pip.conf``), then the file named by
+`PIP_CONFIG_FILE`. A later file replaces a key of an earlier one; section ``[install]`` wins over ``[global]``
+whichever file it is in; ``PIP_*`` variables win over all. The user's files are left out where
+`PIP_CONFIG_FILE` names a file that exists, and ``PIP_CONFIG_FILE=/dev/null`` leaves out all files.
 
 Only the options that say where packages come from and how to get there are read; the others are about pip.
 """
 
 from __future__ import annotations
 
-import configparser
 import os
 import sys
 from collections.abc import Mapping
@@ -86,6 +86,8 @@ def _files(environ: Mapping[str, str], prefix: str) -> list[Path]:
 
 
 def _parse(path: Path) -> dict[str, dict[str, str]]:
+    import configparser  # 3 ms, and most users have no such file
+
     parser = configparser.RawConfigParser()
     try:
         parser.read(str(path), encoding="utf-8")

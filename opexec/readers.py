@@ -6,7 +6,11 @@ Both take the reader's role of a connection only while they have calls in flight
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 
 from .calls import Call
 from .connection import Connection
@@ -17,60 +21,109 @@ _LINGER_S = 1.0
 
 
 class Collector:
-    """Reads answers for Futures, in a thread that lives as long as there are some."""
+    """Reads answers for Futures and completes them, in a thread that lives as long as there are some.
+
+    Completing a Future runs its callbacks. They are the user's, and may call the same model, close it, or take long: they never run in a
+    thread that has the reader's role, nor in one that waits for a call of its own.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._calls: dict[int, Call] = {}
+        self._open: dict[Call, Callable[[], None]] = {}
+        self._timed: set[Call] = set()
+        self._ended: deque[Call] = deque()
         self._stir = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def add(self, call: Call) -> None:
-        """Read the answer of `call`, which has been sent, or end it at its deadline."""
-        self._calls[call.id] = call
+    def expect(self, call: Call, complete: Callable[[], None]) -> None:
+        """Run `complete` once `call`, which is about to be sent, has its answer or a failure. `wake` or `forget` must follow."""
+        call.finish = self._end
+        self._open[call] = complete
+        if call.deadline is not None:
+            self._timed.add(call)
+
+    def forget(self, call: Call) -> None:
+        """Undo `expect`: the call was not sent."""
+        self._open.pop(call, None)
+        self._timed.discard(call)
+
+    def wake(self) -> None:
+        """See to the calls that have been sent since."""
         with self._lock:
             if self._thread is None:
                 self._connection.add_heir(self._stir.set)
-                name = f"opexec-collector-{self._connection.process.name}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
-                return
+                self._start()
+            elif self._thread is threading.current_thread():
+                self._start()  # this is a callback, which may wait for the call: another thread takes over
         self._stir.set()
+
+    def _start(self) -> None:
+        name = f"opexec-collector-{self._connection.process.name}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _end(self, call: Call) -> None:
+        """Called by whoever reads, maybe twice for one call."""
+        self._ended.append(call)
+        if threading.current_thread() is not self._thread:
+            self._stir.set()
 
     def _run(self) -> None:
         connection = self._connection
+        me = threading.current_thread()
         while True:
-            self._forget_finished()
-            if not self._calls and not self._stir.wait(_LINGER_S):
-                with self._lock:
-                    if not self._calls:
-                        connection.remove_heir(self._stir.set)
-                        self._thread = None
-                        return
             self._stir.clear()
-            if self._calls and connection.take_role(self):
+            self._expire()
+            while self._ended:
+                self._complete(self._ended.popleft())
+                if self._thread is not me:
+                    return
+            if not self._open:
+                if not self._stir.wait(_LINGER_S):
+                    with self._lock:
+                        if not self._open:
+                            connection.remove_heir(self._stir.set)
+                            self._thread = None
+                            return
+            elif connection.dead is None and connection.take_role(self):
                 try:
-                    while self._calls and connection.dead is None:
+                    connection.read_available()
+                    while self._open and not self._ended and connection.dead is None:
+                        connection.sleep(self._patience_ms())
                         connection.read_available()
-                        self._forget_finished()
-                        if self._calls:
-                            connection.sleep(_LOOK_AGAIN_MS)
+                        self._expire()
                 finally:
                     connection.leave_role(self)
-            elif self._calls:
-                self._stir.wait(_LOOK_AGAIN_MS / 1000)
+            else:
+                self._stir.wait(self._patience_ms() / 1000)
 
-    def _forget_finished(self) -> None:
-        for id, call in list(self._calls.items()):
-            if call.deadline is not None:
-                self._connection.expire(call)
-            if call.answer is not None or call.failure is not None:
-                del self._calls[id]
+    def _complete(self, call: Call) -> None:
+        self._timed.discard(call)
+        complete = self._open.pop(call, None)
+        if complete is not None:
+            complete()
+
+    def _expire(self) -> None:
+        for call in list(self._timed):
+            self._connection.expire(call)
+
+    def _patience_ms(self) -> int:
+        """How long to sleep at most: the nearest deadline is to be seen in time."""
+        deadline = min(
+            (call.deadline for call in list(self._timed) if call.deadline is not None), default=None
+        )
+        if deadline is None:
+            return _LOOK_AGAIN_MS
+        return int(min(max(deadline - time.monotonic(), 0) * 1000 + 1, _LOOK_AGAIN_MS))
 
 
 class LoopReader:
-    """Reads answers for the coroutines of one event loop, from the loop itself. All methods but `heir` run in the loop's thread."""
+    """Reads answers for the coroutines of one event loop, from the loop itself. All methods but `heir` run in the loop's thread.
+
+    Between its turns it does not keep the reader's role, because nobody knows how long the loop is busy with other things: it leaves the bell
+    announced, and whoever wants to read meanwhile just does.
+    """
 
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
@@ -81,72 +134,70 @@ class LoopReader:
         connection.add_heir(self.heir)
 
     def heir(self) -> None:
-        """Take the reader's role, or see that the connection has ended, as soon as the loop comes to it."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._take)
+        """Read, or see that the connection has ended, as soon as the loop comes to it."""
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if here:
+            self._read(None)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._read, None)
 
     def add(self, call: Call) -> None:
         """Read the answer of `call`, which has been sent."""
         self._calls.add(call)
-        self._take()
+        self._read(None)
 
     def remove(self, call: Call) -> None:
-        """Stop waiting for `call`; the last one gives the role up."""
+        """Stop waiting for `call`."""
         self._calls.discard(call)
         if not self._calls:
-            self._leave()
-
-    def close(self) -> None:
-        """Give up the role, for good."""
-        self._calls.clear()
-        self._leave()
-        self._connection.remove_heir(self.heir)
-
-    def _take(self) -> None:
-        connection = self._connection
-        if self._calls and not self._fds and connection.dead is None and connection.take_role(self):
-            self._fds = [
-                connection.channel.bell.fd,
-                connection.channel.control.fileno(),
-                connection.process.pidfd,
-            ]
-            for fd in self._fds:
-                self._loop.add_reader(fd, self._read, fd)
-            self._announce()
-        elif connection.dead is not None:
-            self._leave()
+            self._ignore()
+            if self._connection.take_role(self):  # nobody listens to the bell any more
+                self._connection.leave_role(self)
 
     def _read(self, fd: int | None) -> None:
+        """Deliver what is there, and have the loop come here again when there is more. `fd` is the descriptor that became readable."""
         connection = self._connection
         bell = connection.channel.bell
-        bell.withdraw()
-        bell.clear()
-        connection.read_available()
-        if fd is not None and fd != bell.fd:
-            connection.look_around([fd])
-        if not self._calls or connection.dead is not None:
-            self._leave()
-        elif self._fds:
-            self._announce()
-
-    def _announce(self) -> None:
-        connection = self._connection
-        while not connection.channel.bell.announce(connection.channel.consumer.head):
+        if not self._calls or connection.dead is not None or not connection.take_role(self):
+            self._ignore()  # who has the role reads for this loop too, and tells the heirs when leaving
+            return
+        announced = False
+        try:
+            if fd == bell.fd:
+                bell.clear()
             connection.read_available()
-            if connection.dead is not None or not self._calls:
-                self._leave()
-                return
+            if fd is not None and fd != bell.fd:
+                connection.look_around([fd])
+            while connection.dead is None and not announced:
+                announced = bell.announce(connection.channel.consumer.head)
+                if not announced:
+                    connection.read_available()
+        finally:
+            connection.step_aside(self, announced)
+        if connection.dead is None:
+            self._watch()
+        else:
+            self._ignore()
+
+    def _watch(self) -> None:
+        connection = self._connection
+        if not self._fds:
+            channel = connection.channel
+            self._fds = [channel.bell.fd, channel.control.fileno(), connection.process.pidfd]
+            for fd in self._fds:
+                self._loop.add_reader(fd, self._read, fd)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(_LOOK_AGAIN_MS / 1000, self._read, None)
 
-    def _leave(self) -> None:
+    def _ignore(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._fds:
-            for fd in self._fds:
-                self._loop.remove_reader(fd)
-            self._fds = []
-            self._connection.channel.bell.withdraw()
-            self._connection.leave_role(self)
+        for fd in self._fds:
+            self._loop.remove_reader(fd)
+        self._fds = []

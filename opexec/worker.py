@@ -71,7 +71,7 @@ class WorkerProcess:
         self._child = child
         self._closing = threading.RLock()
         # Runs when this object is garbage and, at the latest, when the interpreter ends.
-        weakref.finalize(self, _Child.forget, child)
+        weakref.finalize(self, _forget, child, control)
 
     @classmethod
     def start(
@@ -358,6 +358,11 @@ class _Child:
         self.end()
         os.close(self.pidfd)
         self.pidfd = -1
+
+
+def _forget(child: _Child, control: Control) -> None:
+    child.forget()
+    control.close()
 
 
 def _environment(env_vars: Mapping[str, str | None] | None) -> dict[str, str]:

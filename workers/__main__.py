@@ -24,8 +24,8 @@ def main():
     import socket
 
     # The caller reads both as lines of UTF-8. Complete lines are sent at once: what waits in a buffer is lost when a worker is killed.
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    sys.stderr.reconfigure(encoding="utf-8", line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore
     faulthandler.enable()  # a crash in native code says where it happened
 
     fd = int(given["--control"])

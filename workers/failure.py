@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 
+_MESSAGE_CHARACTERS = 32000
 _TRACEBACK_CHARACTERS = 32000
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -20,9 +21,21 @@ def describe(error):
         "type": kind.__name__
         if kind.__module__ == "builtins"
         else "{}.{}".format(kind.__module__, kind.__qualname__),
-        "message": str(error),
-        "traceback": "".join(lines)[-_TRACEBACK_CHARACTERS:],
+        "message": _plain(_message(error))[:_MESSAGE_CHARACTERS],
+        "traceback": _plain("".join(lines))[-_TRACEBACK_CHARACTERS:],
     }
+
+
+def _message(error):
+    try:
+        return str(error)
+    except Exception as reason:  # of the model's own making
+        return "(its message cannot be shown: {!r})".format(reason)
+
+
+def _plain(text):
+    """The text without what UTF-8 cannot say: a Python text may hold lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _is_ours(path):

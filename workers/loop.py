@@ -14,7 +14,7 @@ import numpy as np
 from opexec.ipc import PROTOCOL, wire
 from opexec.ipc.arena import Arena, NoRoom
 from opexec.ipc.channel import Channel
-from opexec.ipc.doorbell import strategy
+from opexec.ipc.doorbell import Block, strategy
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.packer import Packer
 from opexec.ipc.ring import CALLER, WORKER, check_header
@@ -44,6 +44,8 @@ def serve(control):
 
 def _expect(control, kind):
     message, fds = control.receive()
+    if message["type"] == "bye":
+        raise PeerGone("the caller said goodbye")
     if message["type"] != kind:
         raise ProtocolError("expected a {!r} message, received {!r}".format(kind, message["type"]))
     return message, fds
@@ -61,6 +63,8 @@ class _Server:
         self.wait = strategy(message["wait"], answers=True)
         self.arena = Arena(self._grow)
         self.packer = Packer(self.arena)
+        if not isinstance(self.wait, Block):
+            self.packer.rouse = self.channel.bell.ring
         self.out = {}  # blocks the caller may be looking at, by place
         self.reserved = []
         self.model = platforms.Platform()  # until it is loaded
@@ -105,17 +109,20 @@ class _Server:
         channel, bell, wait = self.channel, self.channel.bell, self.wait
         consumer, peek = self.channel.consumer, self.channel.consumer.peek
         words, tail_at = consumer.words, consumer.tail_at
-        woke_caller = False
+        expecting = False
         while self.running:
             record = peek(wire.HEAD)
             if record is None:
-                if not wait.ready(words, tail_at, consumer.head, woke_caller):
+                if not wait.ready(words, tail_at, consumer.head, expecting):
                     if bell.sleep(consumer.head, _IDLE_MS):
                         channel.handle_control()
-                woke_caller = False
+                # Rung for, and nothing there: the caller rang ahead, and its call is on its way.
+                expecting = bell.rung
+                bell.rung = False
                 continue
             if record[0] == wire.CALL:
-                woke_caller = self._answer(record)
+                # A caller that had to be woken may well call again, once it is awake.
+                expecting = self._answer(record)
             elif record[0] == wire.RELEASE:
                 for place in consumer.peek(wire.RELEASES)[1:]:
                     if place:

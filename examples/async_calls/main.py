@@ -16,9 +16,9 @@ from opexec import CallTimeout, Model
 MODEL = Path(__file__).with_name("model.py")
 
 
-async def ask(model: Model, number: int) -> int:
-    matrix = np.array([[1, number], [0, 1]])
-    result = await model.infer_async({"matrix": matrix})
+async def ask(model: Model, number: int, seconds: float = 0.05, timeout: float | None = None) -> int:
+    inputs = {"matrix": np.array([[1, number], [0, 1]]), "seconds": np.float64(seconds)}
+    result = await model.infer_async(inputs, timeout=timeout)
     return int(result["result"][0, 1])  # 8 * number
 
 
@@ -42,11 +42,11 @@ async def main() -> None:
         print(f"the loop went on meanwhile: {len(ticks) > 10}")
 
         try:
-            await left.infer_async({"matrix": np.eye(2)}, timeout=0.01)
+            await ask(left, 1, seconds=1, timeout=0.01)
         except CallTimeout as error:
             print(f"timeout: {error}")
         # A task that is cancelled stops waiting. The model finishes the call, and its answer is thrown away.
-        waiting = asyncio.create_task(ask(right, 1))
+        waiting = asyncio.create_task(ask(right, 1, seconds=1))
         await asyncio.sleep(0.01)
         waiting.cancel()
         await asyncio.wait([waiting])

@@ -6,8 +6,8 @@ import numpy as np
 
 
 def powers():
-    def model(matrix):
-        time.sleep(0.05)  # stands for work on a device
+    def model(matrix, seconds):
+        time.sleep(float(seconds))  # stands for work on a device
         return {"result": np.linalg.matrix_power(matrix, 8)}
 
     return model

@@ -43,7 +43,9 @@ def main() -> None:
             if number % 20 == 0:
                 print(f"frame {number}: object at row {row:.0f}, column {column:.0f}")
         stats = model.stats()
-        print(f"{stats.calls} frames of {frames[0].nbytes:,} bytes: {stats.bytes_copied_in:,} input bytes copied")
+        print(
+            f"{stats.calls} frames of {frames[0].nbytes:,} bytes: {stats.bytes_copied_in:,} input bytes copied"
+        )
 
         # A part of such an array needs no copy either if it is contiguous: rows, here.
         upper = frames[0][: HEIGHT // 2]

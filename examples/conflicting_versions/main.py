@@ -47,7 +47,9 @@ def main() -> None:
             try:
                 model.infer(inputs)
             except opexec.ModelError as error:
-                print(f"{file} with numpy {model.workers[0].numpy}: {error.type}: {error.message.splitlines()[0]}")
+                print(
+                    f"{file} with numpy {model.workers[0].numpy}: {error.type}: {error.message.splitlines()[0]}"
+                )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import opexec
 from opexec import Model, TensorSpec
 
 MODEL = Path(__file__).with_name("model.py")
-ROUNDS = 300
+ROUNDS = 100
 
 
 def load(isolation: str) -> Model:

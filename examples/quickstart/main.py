@@ -1,6 +1,6 @@
 """Load a model into a worker process, call it, look at what came back.
 
-    python examples/quickstart/main.py
+python examples/quickstart/main.py
 """
 
 from pathlib import Path

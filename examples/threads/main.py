@@ -34,18 +34,22 @@ def main() -> None:
 
     with opexec.load(f"{MODEL}:checksum") as model, ThreadPoolExecutor(8) as threads:
         answers = threads.map(lambda values: model.infer({"values": values}), data)
-        print(f"8 threads:  {sum(int(a['checksum']) == e for a, e in zip(answers, expected))} of {CALLS} right")
+        print(
+            f"8 threads:  {sum(int(a['checksum']) == e for a, e in zip(answers, expected))} of {CALLS} right"
+        )
 
         futures = {model.submit({"values": values}): want for values, want in zip(data, expected)}
         right = sum(int(future.result()["checksum"]) == futures[future] for future in as_completed(futures))
         print(f"{CALLS} Futures: {right} of {CALLS} right")
 
         # A Future leaves this thread free. Here both work at once.
-        future = model.submit({"values": random.integers(0, 256, 300_000)})
+        future = model.submit({"values": random.integers(0, 256, 2_000_000)})
         mine = 0
         while not future.done():
             mine += 1
-        print(f"the caller worked on while the model did: {mine > 0}; {future.result()['checksum'].dtype} came back")
+        print(
+            f"the caller worked on while the model did: {mine > 0}; {future.result()['checksum'].dtype} came back"
+        )
 
 
 if __name__ == "__main__":

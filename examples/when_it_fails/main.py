@@ -1,6 +1,6 @@
 """Every failure is one typed error, at once, and the calling program lives on.
 
-    python examples/when_it_fails/main.py
+python examples/when_it_fails/main.py
 """
 
 from pathlib import Path
@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 
 import opexec
-from opexec import CallTimeout, LoadError, Model, ModelError, OutOfSharedMemory, SpecError, TensorSpec, WorkerDied
+from opexec import (
+    CallTimeout,
+    LoadError,
+    Model,
+    ModelError,
+    OutOfSharedMemory,
+    SpecError,
+    TensorSpec,
+    WorkerDied,
+)
 
 MODEL = Path(__file__).with_name("model.py")
 
@@ -41,7 +50,9 @@ def main() -> None:
         try:
             model.infer({"x": [-1.0]})
         except WorkerDied as error:
-            print(f"the worker died of {error.signal} (stage {error.stage!r}), having said {error.stderr[0]!r}")
+            print(
+                f"the worker died of {error.signal} (stage {error.stage!r}), having said {error.stderr[0]!r}"
+            )
 
     # A dead worker is not replaced by itself: load the model again.
     with load() as model:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from opexec import BuildError, Environment
 from opexec.interpreter_search import find
 from opexec.lifeline import Lifeline
@@ -185,7 +186,9 @@ def test_a_copy_of_the_caller_does_not_keep_the_worker_alive(scene, fork: str, e
 @pytest.mark.parametrize("end", ["cut", "fork and cut"])
 def test_cutting_a_lifeline_kills_exactly_its_group(end: str) -> None:
     children = [
-        subprocess.Popen(["sh", "-c", "sleep 1000 & echo; wait"], stdout=subprocess.PIPE, start_new_session=True)
+        subprocess.Popen(
+            ["sh", "-c", "sleep 1000 & echo; wait"], stdout=subprocess.PIPE, start_new_session=True
+        )
         for _ in range(2)
     ]
     try:

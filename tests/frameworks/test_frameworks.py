@@ -22,7 +22,7 @@ TOOLS = ("hypothesis", "pytest", "pytest-timeout")
 OLD_ONNX = Environment("3.7", ["onnxruntime==1.4.0", *TOOLS])
 NEW_ONNX = Environment("3.13", ["onnxruntime>=1.20", "ml-dtypes", *TOOLS])
 OLD_TORCH = Environment("3.8", ["torch==1.4.0", *TOOLS])
-NEW_TORCH = Environment(None, ["torch>=2.5", "ml-dtypes", *TOOLS])
+NEW_TORCH = Environment(None, ["torch==2.13.0", "ml-dtypes", *TOOLS])
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

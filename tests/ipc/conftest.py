@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 
-import opexec.ipc
 import pytest
+
+import opexec.ipc
 from opexec.ipc import PROTOCOL
 from opexec.ipc.channel import Channel
 from opexec.ipc.control import Control
@@ -72,7 +73,6 @@ def ends(segments, eventfd):
     yield ends
     for control in ends.controls:
         control.close()
-
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import threading
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
 from opexec.ipc.arena import Arena, NoRoom
 from opexec.ipc.wire import ALIGNMENT, PLACE_BITS, PLACE_MASK
 
@@ -76,7 +77,9 @@ class ArenaMachine(RuleBasedStateMachine):
     def holes(self):
         for segment in self.supply.made:
             at = 0
-            for extent in sorted((one for one in self.live if one.segment is segment), key=lambda one: one.offset):
+            for extent in sorted(
+                (one for one in self.live if one.segment is segment), key=lambda one: one.offset
+            ):
                 yield extent.offset - at
                 at = extent.offset + extent.size
             yield segment.size - at
@@ -87,7 +90,10 @@ class ArenaMachine(RuleBasedStateMachine):
         for extent in self.live:
             assert extent.offset % ALIGNMENT == 0
             assert 0 <= extent.offset and extent.offset + extent.size <= extent.segment.size
-            assert (extent.place >> PLACE_BITS, extent.place & PLACE_MASK) == (extent.segment.id, extent.offset)
+            assert (extent.place >> PLACE_BITS, extent.place & PLACE_MASK) == (
+                extent.segment.id,
+                extent.offset,
+            )
 
     @invariant()
     def nothing_is_lost(self):

@@ -14,6 +14,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from opexec.ipc import control as control_module
 from opexec.ipc.control import MAX_DESCRIPTORS, MAX_MESSAGE, Control
 from opexec.ipc.faults import PeerGone, ProtocolError
@@ -28,7 +29,9 @@ PLAIN = (
     | st.binary(max_size=300)
     | st.lists(st.integers(0, 9), max_size=3)
 )
-MESSAGES = st.dictionaries(st.sampled_from(["a", "b", "\N{GREEK SMALL LETTER PI}"]), PLAIN).map(lambda rest: dict(rest, type="m"))
+MESSAGES = st.dictionaries(st.sampled_from(["a", "b", "\N{GREEK SMALL LETTER PI}"]), PLAIN).map(
+    lambda rest: dict(rest, type="m")
+)
 
 
 @contextlib.contextmanager

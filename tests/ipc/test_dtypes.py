@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from opexec.ipc import wire
 from opexec.ipc.faults import ProtocolError
 from opexec.ipc.packing import pack, unpack
@@ -17,7 +18,24 @@ try:
 except ImportError:  # none for Python 3.7
     ml_dtypes = None
 
-NUMBERS = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16", "longdouble", "clongdouble"]
+NUMBERS = [
+    "?",
+    "i1",
+    "i2",
+    "i4",
+    "i8",
+    "u1",
+    "u2",
+    "u4",
+    "u8",
+    "f2",
+    "f4",
+    "f8",
+    "c8",
+    "c16",
+    "longdouble",
+    "clongdouble",
+]
 UNITS = ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"]
 
 plain_dtypes = st.one_of(
@@ -27,13 +45,17 @@ plain_dtypes = st.one_of(
     st.builds("{}{}".format, st.sampled_from("SUV"), st.integers(0, 40)),
 ).map(np.dtype)
 any_order = st.builds(np.dtype.newbyteorder, plain_dtypes, st.sampled_from("<>="))
-field_names = st.lists(st.text(st.characters(blacklist_categories=["Cs"]), max_size=4), max_size=4, unique=True)
+field_names = st.lists(
+    st.text(st.characters(blacklist_categories=["Cs"]), max_size=4), max_size=4, unique=True
+)
 
 
 @st.composite
 def structures(draw, inner):
     """Fields in any order of their offsets, with gaps and padding, some of them subarrays."""
-    names = draw(field_names.filter(lambda names: "" not in names))  # numpy itself renames a field without a name
+    names = draw(
+        field_names.filter(lambda names: "" not in names)
+    )  # numpy itself renames a field without a name
     formats, offsets, end = [], [], 0
     for _ in names:
         field = draw(inner)
@@ -110,7 +132,9 @@ def test_arrays_of_empty_strings_keep_their_dtype(array):
     assert over_the_wire(array.dtype) == array.dtype
 
 
-@pytest.mark.parametrize("dtype", ["O", [("a", "O")], [("a", [("b", "f4"), ("c", "O")])], [("a", "O", (2,))]], ids=repr)
+@pytest.mark.parametrize(
+    "dtype", ["O", [("a", "O")], [("a", [("b", "f4"), ("c", "O")])], [("a", "O", (2,))]], ids=repr
+)
 def test_python_objects_are_refused_and_named(dtype):
     with pytest.raises(TypeError, match="Python objects"):
         wire.describe_dtype(np.dtype(dtype))
@@ -155,7 +179,11 @@ if ml_dtypes is not None:
         assert bits.view(theirs).tobytes() == bits.view(patterns).tobytes()
 
     def test_a_kind_of_ml_dtypes_travels_as_it_is_or_not_at_all():
-        kinds = [kind for kind in vars(ml_dtypes).values() if isinstance(kind, type) and issubclass(kind, np.generic)]
+        kinds = [
+            kind
+            for kind in vars(ml_dtypes).values()
+            if isinstance(kind, type) and issubclass(kind, np.generic)
+        ]
         assert len(kinds) >= len(wire.EXTENSIONS) / 2
         for theirs in map(np.dtype, kinds):
             try:
@@ -164,12 +192,16 @@ if ml_dtypes is not None:
                 assert theirs.name in str(refused)
 
 
-@pytest.mark.parametrize("dtype", ["i2", "f2", "u1", "V2", [("bfloat16", "u2")], [("opexec.nothing", "u2")]], ids=repr)
+@pytest.mark.parametrize(
+    "dtype", ["i2", "f2", "u1", "V2", [("bfloat16", "u2")], [("opexec.nothing", "u2")]], ids=repr
+)
 def test_no_other_dtype_is_taken_for_an_extension_kind(dtype):
     assert wire.extension_name(np.dtype(dtype)) is None
 
 
-@pytest.mark.parametrize("dtype", [[("opexec.bfloat16", "f8")], [("opexec.float8_e5m2", "u1", (3,))]], ids=repr)
+@pytest.mark.parametrize(
+    "dtype", [[("opexec.bfloat16", "f8")], [("opexec.float8_e5m2", "u1", (3,))]], ids=repr
+)
 def test_a_structure_of_another_size_is_no_extension_kind(dtype):
     assert over_the_wire(np.dtype(dtype)) == np.dtype(dtype)
 
@@ -177,18 +209,27 @@ def test_a_structure_of_another_size_is_no_extension_kind(dtype):
 # What is no dtype
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=6) | st.binary(max_size=3),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    | st.fixed_dictionaries(
-        {
-            "names": inner | st.lists(st.text(max_size=2), max_size=2),
-            "formats": inner | st.lists(st.sampled_from(["<f4", "|S0", "<U-1"]) | inner, max_size=2),
-            "offsets": inner | st.lists(st.integers(-(2**64), 2**64) | inner, max_size=2),
-            "itemsize": st.integers(-9, 99) | inner,
-        }
-    )
-    | st.tuples(st.sampled_from(["<f4", "|V8"]), inner | st.lists(st.integers(-1, 2**40), max_size=3)).map(list),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=6)
+    | st.binary(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+        | st.fixed_dictionaries(
+            {
+                "names": inner | st.lists(st.text(max_size=2), max_size=2),
+                "formats": inner | st.lists(st.sampled_from(["<f4", "|S0", "<U-1"]) | inner, max_size=2),
+                "offsets": inner | st.lists(st.integers(-(2**64), 2**64) | inner, max_size=2),
+                "itemsize": st.integers(-9, 99) | inner,
+            }
+        )
+        | st.tuples(
+            st.sampled_from(["<f4", "|V8"]), inner | st.lists(st.integers(-1, 2**40), max_size=3)
+        ).map(list)
+    ),
     max_leaves=8,
 )
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
+
 from opexec.ipc.lease import Leases
 
 PLACE = 3 << 40 | 128
@@ -167,7 +168,7 @@ def test_a_block_without_arrays_or_wanted_by_nobody_comes_back_at_once():
     leases = Leases()
     leases.lend(PLACE, [])
     leases.forfeit(PLACE + 64)
-    assert leases.ended and len(leases) == 2
+    assert leases.ended
     assert leases.collect() == [PLACE, PLACE + 64]
     assert len(leases) == 0 and not leases.ended
 
@@ -187,7 +188,7 @@ def test_each_lease_ends_exactly_once(steps):
                 dropped = []
             held[block] = np.zeros(2)
             leases.lend(block, [held[block]])
-        assert len(leases) == len(held) + len(dropped)
+        assert len(leases) == len(held)
     held.clear()
     came += leases.collect()
     lent = sum(1 for index, block in enumerate(steps) if steps[:index].count(block) % 2 == 0)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
 from opexec.ipc.arena import Arena, NoRoom
 from opexec.ipc.packer import Packer
 from opexec.ipc.segment import PAGE, Segment
@@ -111,7 +112,9 @@ def test_each_part_of_a_signature_counts(packers, other):
         second = packer.pack(*other)
         assert first.plan.id != second.plan.id
         assert (second.plan.names, second.plan.note, second.plan.outside) == (other[0], other[2], other[3])
-        assert second.plan.shapes == (other[1][0].shape,) and second.plan.dtypes[0] == other[1][0].dtype.newbyteorder("=")
+        assert second.plan.shapes == (other[1][0].shape,) and second.plan.dtypes[0] == other[1][
+            0
+        ].dtype.newbyteorder("=")
 
 
 def test_what_examine_raises_is_raised_and_nothing_is_kept(packers):
@@ -340,7 +343,9 @@ def test_threads_that_meet_a_new_signature_at_once_lose_no_memory(packers):
         blocks.append(packer.pack(NAMES, [np.zeros(3)], 0))
 
     run(pack, pack)
-    assert {block.plan.id for block in blocks} <= packer.plan_ids, "a record may name a plan that counts as given up"
+    assert {block.plan.id for block in blocks} <= packer.plan_ids, (
+        "a record may name a plan that counts as given up"
+    )
     assert blocks[0].place != blocks[1].place
     for block in blocks:
         packer.give(block)
@@ -375,7 +380,9 @@ def test_a_plan_given_up_while_another_thread_packs_by_it_counts_as_known(packer
     first.stock.free = Paused(give_up)
     block = packer.pack(NAMES, [np.full(3, 5.0)], 0)
     assert read(block) == [5.0] * 3
-    assert block.plan.id in packer.plan_ids, "the other side may forget a plan that this block's record will name"
+    assert block.plan.id in packer.plan_ids, (
+        "the other side may forget a plan that this block's record will name"
+    )
 
 
 def test_trimming_beside_packing(packers):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from opexec.ipc.faults import ProtocolError
 from opexec.ipc.packing import pack, unpack
 from opexec.ipc.plan import Plan, text_capacities
@@ -16,9 +17,9 @@ from opexec.ipc.wire import ALIGNMENT, BYTES, MAX_RANK, PLACES_IN_RECORD, STRING
 
 START = 3 * ALIGNMENT  # where the block begins in the mapping, with other people's bytes before and behind it
 
-dtypes = st.sampled_from(["?", "i1", ">i2", "<f4", ">f8", "c16", "M8[3us]", "S3", "U2", "V5", "S0"]) | st.just(
-    np.dtype([("a", "u1"), ("b", ">f4", (2,))])
-)
+dtypes = st.sampled_from(
+    ["?", "i1", ">i2", "<f4", ">f8", "c16", "M8[3us]", "S3", "U2", "V5", "S0"]
+) | st.just(np.dtype([("a", "u1"), ("b", ">f4", (2,))]))
 
 
 @st.composite
@@ -26,7 +27,9 @@ def numbers(draw):
     dtype = np.dtype(draw(dtypes))
     shape = tuple(draw(st.lists(st.integers(0, 3), max_size=4)))
     start = draw(st.integers(0, 250))
-    return np.ndarray(shape, dtype, bytearray(index * 37 % 251 for index in range(start, start + 81 * dtype.itemsize)))
+    return np.ndarray(
+        shape, dtype, bytearray(index * 37 % 251 for index in range(start, start + 81 * dtype.itemsize))
+    )
 
 
 @st.composite
@@ -41,7 +44,9 @@ def text_tensors(draw):
 def messages(draw, most=6):
     """Arrays of a message and the indices of those that lie outside its block."""
     arrays = draw(st.lists(numbers() | text_tensors(), max_size=most))
-    arrays = [draw(st.sampled_from([array, array[::-1], array.T])) if array.ndim else array for array in arrays]
+    arrays = [
+        draw(st.sampled_from([array, array[::-1], array.T])) if array.ndim else array for array in arrays
+    ]
     can_be_outside = [index for index, array in enumerate(arrays) if array.dtype != object]
     outside = draw(st.sets(st.sampled_from(can_be_outside))) if can_be_outside else ()
     return arrays, tuple(sorted(outside))
@@ -81,7 +86,20 @@ def test_what_one_side_fills_in_the_other_reads(message, note):
     arrays, outside = message
     sender, encoded = planned(arrays, outside, note)
     receiver = over_the_wire(sender)
-    for field in ("id", "names", "dtypes", "shapes", "sizes", "offsets", "note", "size", "packed", "outside", "table", "texts"):
+    for field in (
+        "id",
+        "names",
+        "dtypes",
+        "shapes",
+        "sizes",
+        "offsets",
+        "note",
+        "size",
+        "packed",
+        "outside",
+        "table",
+        "texts",
+    ):
         assert getattr(receiver, field) == getattr(sender, field), field
 
     map = mapping(sender)
@@ -164,7 +182,12 @@ def test_what_a_model_did_to_its_views_is_seen():
 
 
 def a_message():
-    arrays = [np.zeros((2, 3), np.float32), np.array(["text", ""], object), np.zeros(5, "M8[s]"), np.zeros((0, 4), np.int8)]
+    arrays = [
+        np.zeros((2, 3), np.float32),
+        np.array(["text", ""], object),
+        np.zeros(5, "M8[s]"),
+        np.zeros((0, 4), np.int8),
+    ]
     return unpack(pack(planned(arrays, outside=(2,), note=1)[0].to_message()))
 
 
@@ -183,16 +206,35 @@ def changed(message, path, value):
 
 NO_NUMBER = [-2, 2**39, 2**63, 2**64 - 1, 1.5, float("inf"), float("nan"), True, None, "7", b"7", [7], {}]
 NAME, DTYPE, SHAPE, SIZE, OFFSET = range(5)
-NO_SHAPE = [None, 6, "23", {}, [2, 3, 2], [2, -3], [2, 3.0], [True, 6], [2, "3"], [[2, 3]], [2**39, 1], [1] * 33 + [6]]
+NO_SHAPE = [
+    None,
+    6,
+    "23",
+    {},
+    [2, 3, 2],
+    [2, -3],
+    [2, 3.0],
+    [True, 6],
+    [2, "3"],
+    [[2, 3]],
+    [2**39, 1],
+    [1] * 33 + [6],
+]
 
 MALFORMED = (
     [(("id",), value) for value in NO_NUMBER + [-1]]
     + [(("size",), value) for value in NO_NUMBER + [-1, 0, 64]]
     + [(("table",), value) for value in NO_NUMBER + [0, 64]]
-    + [(("tensors",), value) for value in [None, 5, "abcde", [None], [5], ["abcde"], [[]], [["x", "<f4", [2], 8]], {"abcde": 1}]]
+    + [
+        (("tensors",), value)
+        for value in [None, 5, "abcde", [None], [5], ["abcde"], [[]], [["x", "<f4", [2], 8]], {"abcde": 1}]
+    ]
     + [(("tensors", 0, NAME), value) for value in [None, 5, b"x", ["x"], {}]]
     + [(("tensors", 0, NAME), "tensor 1")]
-    + [(("tensors", 0, DTYPE), value) for value in [None, 4, "", "f4", "<f8", "<f2", "|O", "#text", STRING, BYTES, ["<f2", [2]], {}]]
+    + [
+        (("tensors", 0, DTYPE), value)
+        for value in [None, 4, "", "f4", "<f8", "<f2", "|O", "#text", STRING, BYTES, ["<f2", [2]], {}]
+    ]
     + [(("tensors", 0, SHAPE), value) for value in NO_SHAPE + [[2], [3, 3], [0, 3], []]]
     + [(("tensors", 0, SIZE), value) for value in NO_NUMBER + [-1, 0, 23, 25]]
     + [(("tensors", 0, OFFSET), value) for value in NO_NUMBER + [1, 4, 32, 1 << 20]]

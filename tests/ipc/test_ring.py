@@ -9,12 +9,26 @@ import runpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from opexec.ipc import wire
 from opexec.ipc.faults import ProtocolError
-from opexec.ipc.ring import CALLER, CHANNEL_BYTES, SLOTS, WORKER, Consumer, Producer, check_header, write_header
+from opexec.ipc.ring import (
+    CALLER,
+    CHANNEL_BYTES,
+    SLOTS,
+    WORKER,
+    Consumer,
+    Producer,
+    check_header,
+    write_header,
+)
 
-numbered = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "other_side.py"))["numbered"]
-BOTH_WAYS = pytest.mark.parametrize("own, peer", [(CALLER, WORKER), (WORKER, CALLER)], ids=["requests", "responses"])
+numbered = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "other_side.py"))[
+    "numbered"
+]
+BOTH_WAYS = pytest.mark.parametrize(
+    "own, peer", [(CALLER, WORKER), (WORKER, CALLER)], ids=["requests", "responses"]
+)
 
 
 @pytest.fixture
@@ -94,15 +108,16 @@ def test_a_record_stays_until_it_is_consumed(map):
     assert consumer.peek(wire.HEAD)[:6] == numbered(2)
 
 
-def test_long_records(map):
+@pytest.mark.parametrize("count", [0, 1, wire.PLACES_IN_RECORD])
+def test_records_with_places_and_releases(map, count):
     producer, consumer = Producer(map, CALLER, WORKER), Consumer(map, WORKER, CALLER)
-    places = tuple(2**64 - 1 - index for index in range(wire.PLACES_IN_RECORD))
     released = tuple(range(5, 5 + wire.RELEASES_IN_RECORD))
-    for _ in range(SLOTS + 3):
-        assert producer.publish_long(wire.HEAD_AND_PLACES, *numbered(7), 0, 0, *places)
+    for turn in range(SLOTS + 3):
+        places = tuple(2**64 - 1 - turn - index for index in range(count))
+        assert producer.publish(*numbered(7), places)
         assert producer.publish_long(wire.RELEASES, wire.RELEASE, *released)
         assert producer.publish(*numbered(8))
-        assert consumer.peek(wire.OUTSIDE) == places
+        assert consumer.peek(wire.OUTSIDE)[:count] == places
         assert read(consumer) == numbered(7)
         assert consumer.peek(wire.RELEASES) == (wire.RELEASE,) + released
         consumer.advance()
@@ -113,7 +128,9 @@ def test_long_records(map):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("written, says", [(5, -1), (5, 6), (5, SLOTS), (5, 2**63), (5, 2**64 - 1), (SLOTS + 9, 8)])
+@pytest.mark.parametrize(
+    "written, says", [(5, -1), (5, 6), (5, SLOTS), (5, 2**63), (5, 2**64 - 1), (SLOTS + 9, 8)]
+)
 def test_an_impossible_head_is_refused(map, own, peer, written, says):
     producer, consumer = Producer(map, own, peer), Consumer(map, peer, own)
     for index in range(written):
@@ -121,7 +138,9 @@ def test_an_impossible_head_is_refused(map, own, peer, written, says):
         read(consumer)
     words = memoryview(map).cast("Q")
     words[peer.head] = says % 2**64
-    with pytest.raises(ProtocolError, match="of {} records the consumer says it read {}".format(written, says % 2**64)):
+    with pytest.raises(
+        ProtocolError, match="of {} records the consumer says it read {}".format(written, says % 2**64)
+    ):
         producer.room()
     with pytest.raises(ProtocolError):
         producer.publish(*numbered(0))
@@ -133,7 +152,9 @@ def test_an_impossible_head_is_refused(map, own, peer, written, says):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("read_before, says", [(5, 4), (5, 0), (0, SLOTS + 1), (5, SLOTS + 6), (5, 2**63), (5, 2**64 - 1)])
+@pytest.mark.parametrize(
+    "read_before, says", [(5, 4), (5, 0), (0, SLOTS + 1), (5, SLOTS + 6), (5, 2**63), (5, 2**64 - 1)]
+)
 def test_an_impossible_tail_is_refused(map, own, peer, read_before, says):
     producer, consumer = Producer(map, own, peer), Consumer(map, peer, own)
     for index in range(read_before):
@@ -156,12 +177,18 @@ def test_whatever_cursors_say_a_side_stays_inside_its_slots(tail, head, steps):
     for _ in range(steps):
         producer.publish(*numbered(1))
     words[WORKER.tail], words[WORKER.head] = tail, head
-    for operation in (producer.room, lambda: producer.publish(*numbered(2)), lambda: consumer.peek(wire.HEAD)):
+    for operation in (
+        producer.room,
+        lambda: producer.publish(*numbered(2)),
+        lambda: consumer.peek(wire.HEAD),
+    ):
         try:
             operation()
         except ProtocolError:
             pass
-    assert bytes(map[WORKER.slots :]) == bytes(CHANNEL_BYTES - WORKER.slots), "the other side's slots were written"
+    assert bytes(map[WORKER.slots :]) == bytes(CHANNEL_BYTES - WORKER.slots), (
+        "the other side's slots were written"
+    )
     assert words[WORKER.tail] == tail and words[WORKER.head] == head, "the other side's words were written"
 
 
@@ -208,7 +235,9 @@ def test_another_process_sees_every_record_in_order(segments, other_side):
             ended = process.poll()
             os.sched_yield()
             record = read(consumer)
-            assert record is not None or ended is None, "the other side ended at record {}: {}".format(index, ended)
+            assert record is not None or ended is None, "the other side ended at record {}: {}".format(
+                index, ended
+            )
         assert record == numbered(index)
     assert process.wait() == 0 and consumer.peek(wire.HEAD) is None
 
@@ -248,4 +277,6 @@ def test_ctrl_c_while_consuming_skips_no_record(segments, interruptions):
     for producer, consumer in interruptions(prepare, lambda both: both[1].advance()):
         head = consumer.head
         assert producer.room() == SLOTS - 3 + head, "the two cursors of the consumer differ"
-        assert [read(consumer) for _ in range(head, 4)] == [numbered(index) for index in range(head, 3)] + [None]
+        assert [read(consumer) for _ in range(head, 4)] == [numbered(index) for index in range(head, 3)] + [
+            None
+        ]

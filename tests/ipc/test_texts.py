@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from opexec.ipc.faults import ProtocolError
 from opexec.ipc.plan import text_capacities
 from opexec.ipc.wire import ALIGNMENT, BYTES, STRING, decode_texts, encode_texts
@@ -104,7 +105,9 @@ def test_a_capacity_holds_what_is_encoded(rows):
         _, offsets, payload = encoded[index]
         assert kind == STRING
         assert offsets.nbytes + len(payload) <= capacity
-        assert capacity >= ALIGNMENT and capacity & (capacity - 1) == 0, "not a power of two: plans would not be shared"
+        assert capacity >= ALIGNMENT and capacity & (capacity - 1) == 0, (
+            "not a power of two: plans would not be shared"
+        )
 
 
 # What the other side wrote
@@ -141,7 +144,9 @@ def test_any_offsets_give_texts_or_one_kind_of_error(kind, offsets, payload):
 )
 def test_bad_offsets_and_bad_text_are_refused(offsets, payload, says):
     with pytest.raises(ProtocolError, match=says):
-        decode_texts(STRING, (len(offsets) - 1,), len(offsets) - 1, memory_of(np.array(offsets, np.uint64), payload))
+        decode_texts(
+            STRING, (len(offsets) - 1,), len(offsets) - 1, memory_of(np.array(offsets, np.uint64), payload)
+        )
 
 
 def test_texts_outlive_the_memory_they_came_in():

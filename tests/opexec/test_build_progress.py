@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from opexec.build_progress import UvLog, reporting
 
 

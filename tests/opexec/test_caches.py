@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from opexec import caches
 from opexec.errors import BuildError
 
@@ -52,6 +53,8 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
         caches.write_text(path, "\ud800" * 100000)
     assert caches.read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(BuildError, match="cannot write .*none/file: .* set OPEXEC_CACHE"):
+        caches.write_text(tmp_path / "none" / "file", "")
     path.write_text('{"a": 1')
     assert caches.read_json(path) is None
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from opexec import installer
 from opexec.installer import UvFailed, fingerprint, settings
 

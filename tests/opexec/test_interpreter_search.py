@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from opexec import installer, interpreter_search
 from opexec.errors import BuildError
 from opexec.interpreter_search import base_of, calling, check_request, find, installed

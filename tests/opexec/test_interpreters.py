@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
 from opexec import caches, interpreters
 from opexec.errors import BuildError
 from opexec.interpreters import interpreter_of, probe

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from opexec.logs import LINE_BYTES, TAIL_LINES, WorkerLogs
 
 logger = logging.getLogger("opexec.worker")
@@ -154,7 +156,9 @@ def test_a_flood_neither_blocks_its_writer_for_ever_nor_grows(make, line: bytes)
     assert sum(map(len, tail)) < TAIL_LINES * (LINE_BYTES + 100)
 
 
-def test_drain_reads_everything_though_the_pipe_stays_open_and_a_handler_blocks(make, collector: Collector) -> None:
+def test_drain_reads_everything_though_the_pipe_stays_open_and_a_handler_blocks(
+    make, collector: Collector
+) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     def stuck(record: logging.LogRecord) -> bool:
@@ -173,7 +177,9 @@ def test_drain_reads_everything_though_the_pipe_stays_open_and_a_handler_blocks(
     go_on.set()
 
 
-def test_a_filter_that_raises_stops_nobody(make, collector: Collector, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_filter_that_raises_stops_nobody(
+    make, collector: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(record: logging.LogRecord) -> bool:
         if "bad" in record.getMessage():
             raise RuntimeError("a broken filter")
@@ -235,4 +241,30 @@ def test_a_forked_copy_reads_nothing_and_has_logs_of_its_own(make, collector: Co
             os._exit(1)
     assert os.waitpid(pid, 0)[1] == 0
     os.write(worker.stdout, b"after\n")
-    assert [record.getMessage() for record in collector.wait_for(3)] == ["m: before", "m: from the copy", "m: after"]
+    assert [record.getMessage() for record in collector.wait_for(3)] == [
+        "m: before",
+        "m: from the copy",
+        "m: after",
+    ]
+
+
+def test_a_copy_that_was_forked_in_the_middle_of_a_read_can_close(make) -> None:
+    logs, _ = make()
+    held, done = threading.Event(), threading.Event()
+
+    def read_on() -> None:
+        with logs._streams["stdout"]._lock:
+            held.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=read_on)
+    thread.start()
+    held.wait(60)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        logs.close()
+        os._exit(0)
+    done.set()
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0

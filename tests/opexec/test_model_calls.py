@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,8 +47,11 @@ def assert_same(a: Any, b: Any) -> None:
     elif isinstance(a, np.ndarray):
         a, b = native(a), native(b)
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        # What lies between the fields of a structure is nobody's.
-        assert a.tolist() == b.tolist() if a.dtype.names else a.tobytes() == b.tobytes()
+        if a.dtype.names is None:
+            assert a.tobytes() == b.tobytes()
+        else:  # field by field: what lies between them is nobody's
+            for name in a.dtype.names:
+                assert_same(a[name], b[name])
     else:
         assert a == b
 
@@ -71,7 +75,10 @@ NAMED_WAYS = [by_infer, by_submit, by_infer_async]
 def returning(request: pytest.FixtureRequest) -> Iterator[tuple[Model, Model]]:
     """A model in a worker, and the same one in process."""
     where = source("returning")
-    with opexec.load(where, env=interpreter(request.param)) as there, opexec.load(where, isolation="none") as here:
+    with (
+        opexec.load(where, env=interpreter(request.param)) as there,
+        opexec.load(where, isolation="none") as here,
+    ):
         yield there, here
 
 
@@ -102,7 +109,9 @@ def test_results_without_names_get_some(returning: tuple[Model, Model]) -> None:
 
 
 @pytest.mark.parametrize("way", NAMED_WAYS)
-def test_a_subset_of_the_outputs_in_the_order_asked_for(returning: tuple[Model, Model], way: Callable[..., Any]) -> None:
+def test_a_subset_of_the_outputs_in_the_order_asked_for(
+    returning: tuple[Model, Model], way: Callable[..., Any]
+) -> None:
     inputs = {"x": X, "which": np.array(3)}
     for model in returning:
         wanted = ["output_2", "output_0"]
@@ -114,7 +123,9 @@ def test_a_subset_of_the_outputs_in_the_order_asked_for(returning: tuple[Model, 
             results = asyncio.run(model.infer_async(inputs, outputs=wanted))
         assert list(results) == wanted
         np.testing.assert_array_equal(results["output_2"], X * 3)
-        with pytest.raises(SpecError, match="'output_9' was asked for; the model gave 'output_0', 'output_1', 'output_2'"):
+        with pytest.raises(
+            SpecError, match="'output_9' was asked for; the model gave 'output_0', 'output_1', 'output_2'"
+        ):
             model.infer(inputs, outputs=["output_1", "output_9"])
         assert model.infer(inputs, outputs=[]) == {}
 
@@ -125,12 +136,28 @@ def test_a_subset_of_the_outputs_in_the_order_asked_for(returning: tuple[Model, 
 @pytest.fixture(scope="module", params=PYTHONS)
 def echoes(request: pytest.FixtureRequest) -> Iterator[tuple[Model, Model]]:
     where = source("echo")
-    with opexec.load(where, env=interpreter(request.param)) as there, opexec.load(where, isolation="none") as here:
+    with (
+        opexec.load(where, env=interpreter(request.param)) as there,
+        opexec.load(where, isolation="none") as here,
+    ):
         yield there, here
 
 
 NUMBERS = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
-OTHERS = ["longdouble", "clongdouble", "S1", "S5", "U1", "U3", "V7", "M8[D]", "M8[ns]", "M8[25us]", "m8[s]", "m8[h]"]
+OTHERS = [
+    "longdouble",
+    "clongdouble",
+    "S1",
+    "S5",
+    "U1",
+    "U3",
+    "V7",
+    "M8[D]",
+    "M8[ns]",
+    "M8[25us]",
+    "m8[s]",
+    "m8[h]",
+]
 STRUCTURES = [
     [("a", "i4"), ("b", ">f8")],
     [("box", "f4", (2, 2)), ("inner", [("flag", "?"), ("text", "S3")]), ("when", "M8[s]")],
@@ -148,7 +175,9 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "a column": lambda array: array[..., -1:] if array.ndim else array,
     "the same again": lambda array: np.broadcast_to(array, (2, *array.shape)),
     "a view": lambda array: array[...],
-    "read-only": lambda array: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape) if array.size else array,
+    "read-only": lambda array: (
+        np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape) if array.size else array
+    ),
     "big-endian": lambda array: array.astype(array.dtype.newbyteorder(">")),
 }
 
@@ -165,8 +194,14 @@ def filled(dtype: np.dtype[Any], shape: tuple[int, ...], start: int = 1) -> np.n
         for field in dtype.names:
             base = dtype[field].base
             array[field] = filled(base, array[field].shape, start + 1).astype(base)
-    elif dtype.kind in "fcV" and dtype.itemsize > 8:  # padding bytes of a long double would not survive a conversion
-        array.flat[:] = np.arange(start, start + size).astype("S7") if dtype.kind == "V" else np.arange(start, start + size)
+    elif (
+        dtype.kind in "fcV" and dtype.itemsize > 8
+    ):  # padding bytes of a long double would not survive a conversion
+        array.flat[:] = (
+            np.arange(start, start + size).astype("S7")
+            if dtype.kind == "V"
+            else np.arange(start, start + size)
+        )
     elif size:
         array.reshape(-1).view(np.uint8)[:] = np.arange(start, start + array.nbytes) % 120
     return array
@@ -188,14 +223,13 @@ def test_every_dtype_in_every_shape_and_layout(echoes: tuple[Model, Model], dtyp
             assert_same(array, there(array))
 
 
-@pytest.mark.parametrize("dtype", EXTENSIONS, ids=str)
-def test_every_dtype_that_ml_dtypes_adds(dtype: np.dtype[Any]) -> None:
+def test_every_dtype_that_ml_dtypes_adds() -> None:
+    assert len(EXTENSIONS) > 10
     with opexec.load(source("echo")) as model:
-        for shape in SHAPES[:-1]:
-            for name, layout in LAYOUTS.items():
-                if name == "big-endian":
-                    continue  # numpy cannot say that of them
-                array = layout(filled(np.dtype(np.uint8), (*shape, dtype.itemsize)).view(dtype).reshape(shape))
+        for dtype, shape, name in itertools.product(EXTENSIONS, SHAPES[:-1], LAYOUTS):
+            if name != "big-endian":  # numpy cannot say that of them
+                array = filled(np.dtype(np.uint8), (*shape, dtype.itemsize)).view(dtype).reshape(shape)
+                array = LAYOUTS[name](array)
                 result = model(x=array)["x"]
                 assert (result.dtype, result.shape, result.tobytes()) == (dtype, array.shape, array.tobytes())
 
@@ -203,7 +237,9 @@ def test_every_dtype_that_ml_dtypes_adds(dtype: np.dtype[Any]) -> None:
 @pytest.mark.slow
 def test_a_dtype_that_the_models_numpy_lacks_is_named_with_its_cure() -> None:
     with opexec.load(source("echo"), env=interpreter("3.7")) as model:
-        with pytest.raises(opexec.ModelError, match="input 'x' is bfloat16.*add ml_dtypes to the environment"):
+        with pytest.raises(
+            opexec.ModelError, match="input 'x' is bfloat16.*add ml_dtypes to the environment"
+        ):
             model.infer({"x": np.zeros(3, ml_dtypes.bfloat16)})
         assert_same({"x": X}, model.infer({"x": X}))
 
@@ -299,7 +335,13 @@ def test_whatever_is_an_array_is_taken_for_one(echoes: tuple[Model, Model]) -> N
     for model in echoes:
         for value in (Arraylike(X), Dlpack(X), memoryview(X), X.view(np.matrix), X[:, :]):
             np.testing.assert_array_equal(model.infer(Mapping(x=value))["x"], X)
-        for scalar in (np.float32(1.5), np.int8(-3), np.bool_(True), np.datetime64("2020-01-01", "s"), np.str_("a")):
+        for scalar in (
+            np.float32(1.5),
+            np.int8(-3),
+            np.bool_(True),
+            np.datetime64("2020-01-01", "s"),
+            np.str_("a"),
+        ):
             result = model.infer({"x": scalar})["x"]
             assert result.shape == () and result[()] == scalar
 
@@ -326,10 +368,19 @@ def test_pythons_values_become_the_dtype_of_the_spec() -> None:
         assert there.inputs == here.inputs == tuple(inputs) and there.outputs is None
         for model in (there, here):
             result = model.infer(given_values)
-            assert [str(array.dtype) for array in result.values()] == ["float32", "uint8", "object", "datetime64[s]", "bfloat16"]
+            assert [str(array.dtype) for array in result.values()] == [
+                "float32",
+                "uint8",
+                "object",
+                "datetime64[s]",
+                "bfloat16",
+            ]
         assert_same(here.infer(given_values), there.infer(given_values))
         assert_same(here(*given_values.values()), there(*given_values.values()))
-        assert_same(here([1, 2.5], b=1, d=given_values["d"], t=["a"], i=7), there([1, 2.5], b=1, d=given_values["d"], t=["a"], i=7))
+        assert_same(
+            here([1, 2.5], b=1, d=given_values["d"], t=["a"], i=7),
+            there([1, 2.5], b=1, d=given_values["d"], t=["a"], i=7),
+        )
 
 
 def test_positional_arguments_follow_the_order_of_the_spec() -> None:
@@ -371,7 +422,7 @@ def test_however_a_caller_waits_the_answers_are_right(wait: str) -> None:
 def test_more_signatures_than_plans_are_kept(echoes: tuple[Model, Model]) -> None:
     there, _ = echoes
     for _ in range(2):
-        for size in range(700):
+        for size in range(300):
             array = np.arange(size, dtype=np.int32)
             np.testing.assert_array_equal(there(array), array)
 
@@ -379,7 +430,12 @@ def test_more_signatures_than_plans_are_kept(echoes: tuple[Model, Model]) -> Non
 def test_a_model_says_what_runs_it() -> None:
     with opexec.load(source("double"), name="twice") as model:
         (worker,) = model.workers
-        assert (model.name, model.platform, worker.framework, worker.state) == ("twice", "python", "python", "ready")
+        assert (model.name, model.platform, worker.framework, worker.state) == (
+            "twice",
+            "python",
+            "python",
+            "ready",
+        )
         assert worker.numpy == np.__version__ and model.inputs is None and model.outputs is None
         x = np.ones((4, 4))
         for _ in range(3):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
+
 from opexec import interpreter_search, overlay
 from opexec.errors import BuildError
 from opexec.interpreters import Interpreter, probe

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from opexec import pip_config
 from opexec.errors import BuildError
 from opexec.pip_config import PipConfig

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 
 import pytest
+
 from opexec.spawner import spawn
 
 # Asks to be killed when its parent thread ends, says so, and waits for the end of its input.
@@ -22,19 +24,23 @@ sys.stdin.read()
 
 def test_a_child_outlives_the_thread_that_asked_for_it() -> None:
     made: list[subprocess.Popen[bytes]] = []
-    arguments = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    thread = threading.Thread(
-        target=lambda: made.append(spawn([sys.executable, "-I", "-c", DEPENDANT], **arguments))
-    )
+
+    def ask() -> None:
+        child = spawn([sys.executable, "-I", "-c", DEPENDANT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"armed\n"
+        made.append(child)
+
+    thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
+    while os.path.exists(
+        f"/proc/self/task/{thread.native_id}"
+    ):  # `join` returns a little before the thread is gone
+        pass
     (child,) = made
     with child:
-        assert child.stdin is not None and child.stdout is not None
-        assert child.stdout.readline() == b"armed\n"
-        task = f"/proc/self/task/{thread.native_id}"
-        while os.path.exists(task):  # `join` returns a little before the kernel's thread is gone
-            pass
+        assert child.stdin is not None
         child.stdin.close()
         assert child.wait() == 0
 
@@ -60,33 +66,39 @@ def test_a_forked_child_has_a_spawner_of_its_own() -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_fork_meanwhile_delays_nobody() -> None:
-    """`Popen` waits for a pipe to close, of which a fork at the wrong moment would keep a copy."""
-    stop, forked = threading.Event(), []
+def test_a_fork_waits_while_a_child_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Popen` waits until all copies of a pipe's end are closed; a process forked in that moment would keep one for as long as it lives."""
+    inside, forking = threading.Event(), threading.Event()
 
-    def fork_on_and_on() -> None:
-        while not stop.is_set():
-            pid = os.fork()
-            if pid == 0:
-                while True:
-                    signal.pause()
-            forked.append(pid)
-            if len(forked) > 20:
-                os.kill(forked[0], signal.SIGKILL)
-                os.waitpid(forked.pop(0), 0)
+    class Popen(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            reader, writer = os.pipe()
+            inside.set()
+            assert forking.wait(60)
+            select.select([], [], [], 0.05)  # a fork that does not wait happens now
+            os.close(writer)
+            self.ended = bool(select.select([reader], [], [], 5)[0])
+            os.close(reader)
+            super().__init__(*args, **kwargs)  # type: ignore[call-overload]
 
-    thread = threading.Thread(target=fork_on_and_on)
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    made: list[subprocess.Popen[bytes]] = []
+    thread = threading.Thread(target=lambda: made.append(spawn(["true"])))
     thread.start()
+    assert inside.wait(60)
+    forking.set()
+    copy = os.fork()
+    if copy == 0:
+        while True:
+            signal.pause()
     try:
-        for _ in range(40):
-            with spawn(["true"]) as child:
-                assert child.wait() == 0
-    finally:
-        stop.set()
         thread.join()
-        for pid in forked:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        with made[0] as child:
+            assert child.wait() == 0
+        assert child.ended, "the copy kept the pipe open"  # type: ignore[attr-defined]
+    finally:
+        os.kill(copy, signal.SIGKILL)
+        os.waitpid(copy, 0)
 
 
 def test_an_interrupted_spawn_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 import opexec.ipc
 import opexec.workers
-import pytest
 
 ROOMS = [os.path.dirname(os.path.realpath(room.__file__)) for room in (opexec.ipc, opexec.workers)]
 
@@ -28,7 +29,9 @@ def root(tmp_path):
     """A folder that holds copies of ipc and workers, and an opexec that must not be run."""
     root = tmp_path / "root"
     for room in ROOMS:
-        shutil.copytree(room, str(root / os.path.basename(room)), ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            room, str(root / os.path.basename(room)), ignore=shutil.ignore_patterns("__pycache__")
+        )
     (root / "__init__.py").write_text("raise AssertionError('the caller's opexec was run in a worker')")
     (root / "model.py").write_text("")
     return root
@@ -36,7 +39,9 @@ def root(tmp_path):
 
 def run(root, code, *arguments):
     """Run code in a fresh interpreter, as isolated as a worker, that has loaded the bootstrap of `root`; what it printed."""
-    command = [sys.executable, "-I", "-c", INSTALL + code, str(root)] + [str(argument) for argument in arguments]
+    command = [sys.executable, "-I", "-c", INSTALL + code, str(root)] + [
+        str(argument) for argument in arguments
+    ]
     return subprocess.check_output(command, universal_newlines=True).strip()
 
 
@@ -58,7 +63,10 @@ for absent in ("opexec.model", "opexec.errors", "opexec.root", "opexec.ipc.absen
 """
     printed = run(root, code).splitlines()
     assert printed[0] == str(root / "ipc" / "__init__.py")
-    assert printed[1] == "No module named 'opexec.model': within a worker only opexec.ipc and opexec.workers exist"
+    assert (
+        printed[1]
+        == "No module named 'opexec.model': within a worker only opexec.ipc and opexec.workers exist"
+    )
     assert len(printed) == 6
 
 
@@ -133,7 +141,9 @@ def test_another_copy_of_the_source_is_compiled_anew(root, tmp_path):
     assert run(other, IMPORT_COUNTING, tmp_path / "bytecode") == "None __init__.py faults.py"
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"", lambda data: data.split(b"\0")[0] + b"\0?"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-20], lambda data: b"", lambda data: data.split(b"\0")[0] + b"\0?"]
+)
 def test_damaged_bytecode_is_replaced(root, tmp_path, damage):
     bytecode = tmp_path / "bytecode"
     run(root, IMPORT_COUNTING, bytecode)

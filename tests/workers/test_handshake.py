@@ -8,6 +8,7 @@ import socket
 import sys
 
 import pytest
+
 from opexec.ipc import PROTOCOL
 from opexec.ipc.control import Control
 from opexec.ipc.faults import ProtocolError
@@ -56,7 +57,8 @@ def test_a_worker_says_what_it_is():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("protocol", PROTOCOL + 1), ("opexec", "0.0.1"), ("byteorder", "odd"), ("pointer_bits", 16)]
+    ("field", "value"),
+    [("protocol", PROTOCOL + 1), ("opexec", "0.0.1"), ("byteorder", "odd"), ("pointer_bits", 16)],
 )
 def test_a_refusal_names_the_field_and_both_values(field, value):
     message = refusal(caller_hello(**{field: value}))
@@ -110,7 +112,9 @@ def test_a_hello_is_checked_field_by_field(field, value):
 def test_anything_but_a_hello_is_a_protocol_error():
     with controls() as (caller, worker):
         caller.send({"type": "load"})
-        with pytest.raises(ProtocolError, match="expected the caller's hello, received a message of type 'load'"):
+        with pytest.raises(
+            ProtocolError, match="expected the caller's hello, received a message of type 'load'"
+        ):
             handshake.answer(worker)
 
 
