@@ -29,41 +29,36 @@ class Extent:
 
 
 class _Room:
-    """The free pieces of one segment: parallel lists, sorted by offset, never touching each other."""
+    """The free pieces of one segment: ``(offset, size)`` pairs, sorted, never touching each other.
+
+    A change makes a new list and puts it in place in one step, so that Ctrl-C in the middle of it changes nothing.
+    """
 
     def __init__(self, segment):
         self.segment = segment
-        self.offsets = [0]
-        self.sizes = [segment.size]
+        self.free = [(0, segment.size)]
 
     def take(self, size):
         """The offset of the first free piece that holds `size` bytes, now taken; None if there is none."""
-        for index, free in enumerate(self.sizes):
+        for index, (offset, free) in enumerate(self.free):
             if free >= size:
-                offset = self.offsets[index]
-                if free == size:
-                    del self.offsets[index], self.sizes[index]
-                else:
-                    self.offsets[index] += size
-                    self.sizes[index] -= size
+                rest = [(offset + size, free - size)] if free > size else []
+                self.free = self.free[:index] + rest + self.free[index + 1 :]
                 return offset
         return None
 
     def give(self, offset, size):
-        index = bisect_left(self.offsets, offset)
-        after = index < len(self.offsets) and offset + size == self.offsets[index]
-        before = index > 0 and self.offsets[index - 1] + self.sizes[index - 1] == offset
-        if before and after:
-            self.sizes[index - 1] += size + self.sizes[index]
-            del self.offsets[index], self.sizes[index]
-        elif before:
-            self.sizes[index - 1] += size
-        elif after:
-            self.offsets[index] = offset
-            self.sizes[index] += size
-        else:
-            self.offsets.insert(index, offset)
-            self.sizes.insert(index, size)
+        """Make `size` bytes at `offset` free, in one piece with what is free beside them."""
+        end = offset + size
+        index = bisect_left(self.free, (offset, size))
+        first, last = index, index
+        if index < len(self.free) and self.free[index][0] == end:
+            end += self.free[index][1]
+            last += 1
+        if index > 0 and sum(self.free[index - 1]) == offset:
+            offset = self.free[index - 1][0]
+            first -= 1
+        self.free = self.free[:first] + [(offset, end - offset)] + self.free[last:]
 
 
 class Arena:
@@ -89,7 +84,7 @@ class Arena:
     @property
     def free_bytes(self):
         """Bytes not handed out."""
-        return sum(sum(room.sizes) for room in list(self._rooms.values()))
+        return sum(size for room in list(self._rooms.values()) for _, size in room.free)
 
     def add(self, segment):
         """Take a segment in, all of it free."""

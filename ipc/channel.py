@@ -6,10 +6,11 @@ before the first record that names them. What a record means is not known here.
 
 from __future__ import annotations
 
+import os
 import threading
 
 from .doorbell import Doorbell
-from .faults import ProtocolError
+from .faults import PeerGone, ProtocolError
 from .plan import Plan
 from .ring import Consumer, Producer
 from .segment import Segment
@@ -60,24 +61,40 @@ class Channel:
 
     # Receiving
 
-    def handle_control(self, timeout=0):
-        """Handle the control messages that are there, waiting up to `timeout` seconds for the first. Raises PeerGone at end of file."""
-        messages = self.control.drain()
-        if not messages and timeout:
-            messages = [self.control.receive(timeout)]
-        for message, fds in messages:
-            self.handle(message, fds)
+    def handle_control(self):
+        """Handle the control messages that are there. Raises PeerGone at end of file, if there were none before it."""
+        handled = False
+        while True:
+            try:
+                first = self.control.first()
+            except PeerGone:
+                if handled:
+                    return
+                raise
+            if first is None:
+                return
+            # A message goes once it is handled: interrupted in between, it is handled again, to the same effect.
+            self.handle(*first)
+            self.control.drop_first()
+            handled = True
 
     def handle(self, message, fds):
-        """Handle one control message: the channel's own here, any other by `on_message`."""
+        """Handle one control message: the channel's own here, any other by `on_message`. Raises ProtocolError for a malformed one."""
         kind = message["type"]
+        if kind == "segment":
+            self._attach(message, fds)
+            return
+        if kind in ("plan", "forget"):
+            close_all(fds)
         if kind == "plan":
             plan = Plan.from_message(message)
-            self.plans[plan.id] = plan
-        elif kind == "segment":
-            self._attach(message, fds)
+            if plan.id not in self.plans:
+                self.plans[plan.id] = plan
         elif kind == "forget":
-            for id in message["plans"]:
+            ids = message.get("plans")
+            if not isinstance(ids, list) or not all(isinstance(id, int) for id in ids):
+                raise ProtocolError("a list of plans to forget that cannot be read: {!r}".format(ids))
+            for id in ids:
                 self.plans.pop(id, None)
         else:
             self._on_message(message, fds)
@@ -123,12 +140,35 @@ class Channel:
         return self.locate(place, size)
 
     def _attach(self, message, fds):
-        try:
-            id, size = int(message["id"]), int(message["size"])
-            (fd,) = fds
-        except (KeyError, TypeError, ValueError) as error:
-            raise ProtocolError("a segment that cannot be read: {!r}".format(error)) from None
-        try:
-            self.segments[id] = Segment.attach(id, fd, size)
-        except ValueError as error:
-            raise ProtocolError(str(error)) from None
+        id = message.get("id")
+        if isinstance(id, int) and id in self.segments:
+            return  # handled before an interruption
+        attach_announced(message, fds, lambda segment: self.segments.__setitem__(segment.id, segment))
+
+
+def attach_announced(message, fds, keep):
+    """Map the segment that a control message with `id` and `size` announces, and whose descriptor came with it; `keep` gets it.
+
+    Closes all descriptors. Raises ProtocolError if the message is malformed, or the descriptor is not of that memory.
+    """
+    id, size = message.get("id"), message.get("size")
+    if len(fds) != 1 or not all(
+        isinstance(value, int) and 0 <= value < 1 << PLACE_BITS for value in (id, size)
+    ):
+        close_all(fds)
+        raise ProtocolError(
+            "a segment that cannot be read: id {!r}, size {!r}, {} descriptors".format(id, size, len(fds))
+        )
+    try:
+        # A copy: the message's own is closed when the segment is kept, so an interruption before that loses nothing.
+        keep(Segment.attach(id, os.dup(fds[0]), size))
+    except (ValueError, OSError) as error:
+        close_all(fds)
+        raise ProtocolError("segment {} cannot be mapped: {}".format(id, error)) from None
+    close_all(fds)
+
+
+def close_all(fds):
+    """Close descriptors that came with a message and that nobody wants."""
+    for fd in fds:
+        os.close(fd)

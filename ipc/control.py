@@ -166,6 +166,24 @@ class Control:
         """How many whole messages are here already, for which nobody need wait."""
         return len(self._inbox[1])
 
+    def first(self):
+        """The first message that is here, left in place, with its descriptors; None if there is none. Does not block.
+
+        Raises, if there is none, PeerGone after the last message, or ProtocolError.
+        """
+        with self._taking:
+            self._take()
+            _, messages, failure = self._inbox
+            if messages:
+                return messages[0]
+        if failure is not None:
+            raise type(failure)(*failure.args)
+        return None
+
+    def drop_first(self):
+        """Take the first message away, once it has been handled."""
+        self._inbox[1].popleft()
+
     def drain(self):
         """Every message that is here, as a list of ``(dict, list of descriptors)``; does not block.
 

@@ -72,8 +72,8 @@ class Doorbell:
         if not nap & 1:
             return False
         if nap != self._rung:
-            self._rung = nap
             os.write(self._peer_fd, _ONE)
+            self._rung = nap  # last: interrupted before it, the nap is rung for once more, and not never
         return True
 
     def ring_again(self):
@@ -87,7 +87,7 @@ class Doorbell:
 
     def announce(self, head):
         """Announce that this side sleeps. False, and not announced, if there is a record past `head` already."""
-        self._naps += 1
+        self._naps += 1 + (self._naps & 1)  # odd, whatever an interruption left behind
         self._words[self._own_at] = self._naps
         self._fence()
         if self._words[self._tail_at] == head:

@@ -104,17 +104,21 @@ class Packer:
             key = (names, tuple(map(_dtype, arrays)), tuple(map(_shape, arrays)), note, outside)
             stock = self._stocks.get(key)
             if stock is None or stock.plan.texts:
-                return self._pack_slowly(key, stock, arrays)
+                return self._pack_slowly(key, arrays)
             stock.used = True
             self._last = stock
         try:
             block = stock.free.pop()
         except IndexError:
             block = self._make(stock)
-        if stock.plan.copied > _LARGE and self.rouse is not None:
-            self.rouse()
+        if stock.retired:  # by another thread, just now: nobody may learn of its plan any more
+            self.give(block)
+            return self._pack_slowly(stock.key, arrays)
         try:
-            stock.plan.fill(block.views, arrays, {})
+            if stock.plan.copied > _LARGE and self.rouse is not None:
+                stock.plan.fill_and_rouse(block.views, arrays, self.rouse)
+            else:
+                stock.plan.fill(block.views, arrays, {})
         except BaseException:
             self.give(block)
             raise
@@ -122,16 +126,8 @@ class Packer:
 
     def reserve(self, names, dtypes, shapes, note):
         """A block with uninitialised memory for tensors of these names, dtypes and shapes."""
-        key = (names, dtypes, shapes, note)
-        stock = self._stocks.get(key)
-        if stock is None:
-            templates = [np.broadcast_to(np.empty((), dtype), shape) for dtype, shape in zip(dtypes, shapes)]
-            stock = self._plan(key, names, templates, note, (), {})
-        stock.used = True
-        try:
-            return stock.free.pop()
-        except IndexError:
-            return self._make(stock)
+        templates = [np.broadcast_to(np.empty((), dtype), shape) for dtype, shape in zip(dtypes, shapes)]
+        return self._take((names, dtypes, shapes, note), names, templates, note, (), {})
 
     def give(self, block):
         """Take a block back."""
@@ -143,35 +139,45 @@ class Packer:
     def trim(self):
         """Return all waiting blocks to the arena."""
         with self._lock:
-            for stock in self._stocks.values():
+            for stock in list(self._stocks.values()):
                 self._empty(stock)
 
-    def _pack_slowly(self, key, stock, arrays):
+    def _pack_slowly(self, key, arrays):
         names, _, _, note, outside = key
         encoded, capacities = text_capacities(arrays)
-        if stock is not None and any(
-            stock.plan.sizes[index] < capacity or stock.plan.dtypes[index] != kind
-            for index, (kind, capacity) in capacities.items()
-        ):
-            self._retire(key, stock)
-            stock = None
-        if stock is None:
-            stock = self._plan(key, names, arrays, note, outside, capacities)
-        stock.used = True
+        block = self._take(key, names, arrays, note, outside, capacities)
         try:
-            block = stock.free.pop()
-        except IndexError:
-            block = self._make(stock)
-        try:
-            stock.plan.fill(block.views, arrays, encoded)
+            block.plan.fill(block.views, arrays, encoded)
         except BaseException:
             self.give(block)
             raise
         return block
 
-    def _plan(self, key, names, arrays, note, outside, capacities):
-        examined = None if self._examine is None else self._examine(names, arrays)
+    def _take(self, key, names, arrays, note, outside, capacities):
+        """A block by the plan for `key`, which is made if there is none, or none that holds texts of these capacities."""
+        examined = None
+        while True:
+            stock = self._stocks.get(key)
+            if stock is None or not stock.plan.holds(capacities):
+                if self._examine is not None:
+                    examined = self._examine(names, arrays)
+                stock = self._stock(key, names, arrays, note, outside, capacities, examined)
+            stock.used = True
+            try:
+                block = stock.free.pop()
+            except IndexError:
+                block = self._make(stock)
+            if not stock.retired:
+                return block
+            self.give(block)
+
+    def _stock(self, key, names, arrays, note, outside, capacities, examined):
         with self._lock:
+            stock = self._stocks.get(key)
+            if stock is not None:
+                if stock.plan.holds(capacities):
+                    return stock  # another thread was quicker
+                self._retire(stock)
             plan = Plan.lay_out(self._next_id, names, arrays, note, outside, capacities)
             self._next_id += 1
             stock = self._stocks[key] = Stock(key, plan, examined)
@@ -192,27 +198,29 @@ class Packer:
     def _retire_oldest(self, newest):
         # A plan may go only when all its blocks are back: then no record names it, on neither side. Used since the last
         # search means a second chance.
-        for key, stock in list(self._stocks.items()):
+        for stock in list(self._stocks.values()):
             if stock is newest:
                 continue
             if stock.used:
                 stock.used = False
             elif len(stock.free) == stock.made:
-                self._retire(key, stock)
+                self._retire(stock)
                 return
 
-    def _retire(self, key, stock):
-        with self._lock:
-            if self._stocks.get(key) is stock:
-                del self._stocks[key]
-            stock.retired = True
-            if self._last is stock:
-                self._last = None
-            self._leaving.append(stock)
-            self._empty(stock)
+    def _retire(self, stock):
+        stock.retired = True
+        del self._stocks[stock.key]
+        if self._last is stock:
+            self._last = None
+        self._leaving.append(stock)
+        self._empty(stock)
 
     def _empty(self, stock):
         with self._lock:
             while stock.free:
-                self.arena.free(stock.free.pop().extent)
+                try:
+                    block = stock.free.pop()
+                except IndexError:  # another thread took it, and brings it back
+                    return
+                self.arena.free(block.extent)
                 stock.made -= 1

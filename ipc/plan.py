@@ -162,16 +162,24 @@ class Plan:
             size, table = _natural(message["size"], "size"), message["table"]
             names, dtypes, shapes, sizes, offsets = [], [], [], [], []
             for name, description, shape, nbytes, offset in message["tensors"]:
-                names.append(str(name))
+                if not isinstance(name, str) or name in names:
+                    raise ProtocolError("plan: {!r} is no name, or that of two tensors".format(name))
+                names.append(name)
                 shapes.append(_checked_shape(name, shape))
-                dtypes.append(description if description in (STRING, BYTES) else build_dtype(description))
+                dtypes.append(
+                    description if description in (STRING, BYTES) else _checked_dtype(name, description)
+                )
                 sizes.append(_checked_size(name, dtypes[-1], shapes[-1], nbytes))
                 offsets.append(_checked_offset(name, offset, nbytes, size))
+                if offset == _OUTSIDE and isinstance(dtypes[-1], str):
+                    raise ProtocolError("plan: text tensor {!r} lies outside the block".format(name))
             outside = offsets.count(_OUTSIDE)
-            if outside > PLACES_IN_RECORD:
+            if outside > PLACES_IN_RECORD and table != _OUTSIDE:
                 _checked_offset("the table of places", table, 8 * outside, size)
-            elif table != -1:
-                raise ProtocolError("plan: a table of places is given where the record has room for them")
+            elif outside > PLACES_IN_RECORD or table != -1:
+                raise ProtocolError(
+                    "plan: {} tensors outside, and a table of places at {}".format(outside, table)
+                )
             return cls(
                 _natural(message["id"], "id"),
                 tuple(names),
@@ -201,6 +209,13 @@ class Plan:
             else np.ndarray(shape, dtype, map, start + offset)
             for dtype, shape, size, offset in zip(self.dtypes, self.shapes, self.sizes, self.offsets)
         ]
+
+    def holds(self, capacities):
+        """Whether texts that need these capacities (`text_capacities`) fit into the block."""
+        return all(
+            self.sizes[index] >= size and self.dtypes[index] == kind
+            for index, (kind, size) in capacities.items()
+        )
 
     def fill(self, views, arrays, encoded):
         """Copy `arrays` into the `views` of a block. `encoded` maps the index of a text tensor to what `encode_texts` gave."""
@@ -233,9 +248,9 @@ class Plan:
         view[split:] = array[split:]
 
     def intact(self, views):
-        """Whether `views`, made by this plan, still have the shapes and dtypes they were made with."""
+        """Whether `views`, made by this plan, are still as they were made: nobody set a shape, a dtype or a flag."""
         for view, (shape, dtype, _) in zip(views, self._layout):
-            if view.shape != shape or view.dtype is not dtype:
+            if view.shape != shape or view.dtype is not dtype or not view.flags.writeable:
                 return False
         return True
 
@@ -282,11 +297,18 @@ def _checked_shape(name, shape):
     return tuple(_natural(dim, "a dimension of tensor {!r}".format(name)) for dim in shape)
 
 
+def _checked_dtype(name, description):
+    dtype = build_dtype(description)
+    if dtype.subdtype is not None:
+        raise ProtocolError("plan: the dtype of tensor {!r} has a shape of its own".format(name))
+    return dtype
+
+
 def _checked_size(name, dtype, shape, nbytes):
     _natural(nbytes, "the size of tensor {!r}".format(name))
     count = _elements(shape)
     # numpy multiplies the dimensions of an empty array too, leaving out the zeros.
-    if _elements(max(dim, 1) for dim in shape) * (1 if isinstance(dtype, str) else dtype.itemsize) >= 1 << 62:
+    if _elements(max(dim, 1) for dim in shape) * (8 if isinstance(dtype, str) else dtype.itemsize) >= 1 << 62:
         raise ProtocolError("plan: tensor {!r} of shape {} is larger than any memory".format(name, shape))
     if isinstance(dtype, str):
         if nbytes < 8 * (count + 1):

@@ -24,7 +24,7 @@ from .faults import ProtocolError
 from .fence import WEAKLY_ORDERED, make_fence
 from .wire import HEAD
 
-MAGIC = 0x6578_6563_6F70  # "opexec" in memory order
+MAGIC = 0x6365_7865_706F  # "opexec" in memory order
 SLOTS = 1024
 SLOT_BYTES = 128
 
@@ -94,6 +94,13 @@ class Producer:
                 "ring: of {} records the consumer says it read {}".format(self.tail, self.tail - used)
             )
         return SLOTS - used
+
+    def last_taken(self, record):
+        """What the consumer took last, unpacked with the struct `record`, or None. It tells what the other side is at; trust it for no more."""
+        head = self._words[self._head_at]
+        if not 0 < head <= self.tail:
+            return None
+        return record.unpack_from(self._bytes, self._slots + (head - 1) % SLOTS * SLOT_BYTES)
 
     def publish(self, kind, id, plan, place, release, copied, outside=()):
         """Write a record (`wire.HEAD`, then the places `outside`) into the next slot and publish it; False if no slot is free.

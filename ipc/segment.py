@@ -46,7 +46,10 @@ class Segment:
 
     @classmethod
     def attach(cls, id, fd, size):
-        """Map a segment received from the side that created it, and close `fd`. Raises ValueError if it is smaller than announced."""
+        """Map a segment received from the side that created it, and close `fd`.
+
+        Raises ValueError if it is smaller than announced, or no memory that can be mapped.
+        """
         try:
             actual = os.fstat(fd).st_size
             if size <= 0 or actual < size:
@@ -54,6 +57,8 @@ class Segment:
                     "segment {}: expected {} bytes behind its descriptor, found {}".format(id, size, actual)
                 )
             segment = cls(id, fd, size)
+        except OSError as error:
+            raise ValueError("segment {}: its descriptor cannot be mapped: {}".format(id, error)) from None
         finally:
             os.close(fd)
         segment.fd = -1

@@ -9,6 +9,7 @@ Texts and bytes of varying length are laid out as ``count + 1`` unsigned 64-bit 
 
 from __future__ import annotations
 
+import reprlib
 import struct
 
 import numpy as np
@@ -66,6 +67,8 @@ EXTENSIONS = {
 STRING = "#string"
 BYTES = "#bytes"
 
+_MAX_DEPTH = 32
+
 _BIT_PATTERN = "opexec."
 
 
@@ -82,19 +85,23 @@ def extension_dtype(name):
 
     Raises KeyError for a name not in EXTENSIONS.
     """
-    size = EXTENSIONS[name]
+    EXTENSIONS[name]
     found = getattr(_ml_dtypes(), name, None)
     if found is not None:
         return np.dtype(found)
-    return np.dtype([(_BIT_PATTERN + name, "u{}".format(size))])
+    return _bit_pattern(name)
+
+
+def _bit_pattern(name):
+    return np.dtype([(_BIT_PATTERN + name, "u{}".format(EXTENSIONS[name]))])
 
 
 def extension_name(dtype):
     """``"bfloat16"`` and so on for an extension kind in either form, else None."""
     if dtype.names is not None:
-        if len(dtype.names) == 1 and dtype.names[0].startswith(_BIT_PATTERN):
-            name = dtype.names[0][len(_BIT_PATTERN) :]
-            return name if name in EXTENSIONS else None
+        name = dtype.names[0][len(_BIT_PATTERN) :] if len(dtype.names) == 1 else None
+        if name in EXTENSIONS and dtype == _bit_pattern(name):
+            return name
         return None
     # numpy's own kinds have no name in the table; ml_dtypes' register under theirs.
     return dtype.name if dtype.name in EXTENSIONS and dtype.isbuiltin != 1 else None
@@ -118,24 +125,31 @@ def describe_dtype(dtype):
         return [describe_dtype(base), list(shape)]
     if dtype.hasobject or dtype.kind not in "biufcmMSUV":
         raise TypeError("dtype {} cannot lie in shared memory: its elements are Python objects".format(dtype))
-    return dtype.newbyteorder("=").str
+    native = dtype.newbyteorder("=")
+    if np.dtype(native.str) != native:
+        raise TypeError("dtype {} is not known to numpy on the other side".format(dtype))
+    return native.str
 
 
-def build_dtype(description):
+def build_dtype(description, depth=0):
     """The native dtype for what `describe_dtype` wrote. Raises ProtocolError for anything else."""
     try:
+        if depth > _MAX_DEPTH:
+            raise ValueError("structures inside structures, more than {} deep".format(_MAX_DEPTH))
         if isinstance(description, str):
             if description.startswith("@"):
                 return extension_dtype(description[1:])
             dtype = np.dtype(description)
-            if dtype.hasobject or dtype.names is not None or dtype.str != description:
-                raise ValueError("not a plain dtype")
+            if dtype.hasobject or dtype.names is not None or dtype.str != description or not dtype.isnative:
+                raise ValueError("not a plain dtype of this machine")
+            if dtype.kind in "mM" and np.datetime_data(dtype)[1] < 1:
+                raise ValueError("a time without a step")
             return dtype
         if isinstance(description, dict):
             dtype = np.dtype(
                 {
                     "names": description["names"],
-                    "formats": [build_dtype(one) for one in description["formats"]],
+                    "formats": [build_dtype(one, depth + 1) for one in description["formats"]],
                     "offsets": description["offsets"],
                     "itemsize": description["itemsize"],
                 }
@@ -144,9 +158,11 @@ def build_dtype(description):
                 raise ValueError("holds objects")
             return dtype
         base, shape = description
-        return np.dtype((build_dtype(base), tuple(shape)))
-    except (TypeError, ValueError, KeyError) as error:
-        raise ProtocolError("a dtype that cannot be read: {!r} ({})".format(description, error)) from None
+        return np.dtype((build_dtype(base, depth + 1), tuple(shape)))
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ProtocolError(
+            "a dtype that cannot be read: {} ({})".format(reprlib.repr(description), error)
+        ) from None
 
 
 def is_text(dtype):

@@ -405,8 +405,9 @@ class Connection:
 
     def _died(self) -> OpexecError:
         if self.dead is None:
-            taken = self.channel.consumer.words[WORKER.head] >= self.channel.producer.tail
-            self.end(self.process.death("call" if self.pending and taken else "idle"))
+            taken = self.channel.producer.last_taken(wire.HEAD)
+            busy = taken is not None and taken[0] == wire.CALL and self.calls.expects(taken[1])
+            self.end(self.process.death("call" if busy else "idle"))
         return self.ended()
 
     def broken(self, error: Exception) -> OpexecError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from opexec import BuildError, Environment
+from tests.models import Gate
 
 MODELS = Path(__file__).with_name("models.py")
 
@@ -34,3 +36,12 @@ def _built(version: str) -> str:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"needs Python {version} with numpy: {absent}")
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """The gate at which the models that are loaded meanwhile wait."""
+    monkeypatch.setenv("OPEXEC_TEST_GATE", str(tmp_path))
+    gate = Gate(tmp_path)
+    yield gate
+    gate.close()

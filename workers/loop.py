@@ -13,7 +13,7 @@ import numpy as np
 
 from opexec.ipc import PROTOCOL, wire
 from opexec.ipc.arena import Arena, NoRoom
-from opexec.ipc.channel import Channel
+from opexec.ipc.channel import Channel, attach_announced
 from opexec.ipc.doorbell import Block, strategy
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.packer import Packer
@@ -136,6 +136,7 @@ class _Server:
         channel = self.channel
         if release:
             self._released(release)
+        inputs = None
         try:
             plan = channel.plans.get(plan_id) or channel.plan(plan_id)
             places = self._places(plan, place) if plan.outside else place
@@ -144,20 +145,18 @@ class _Server:
             if inputs is None:
                 inputs = self._bind(plan, places)
             block, copied = self._outputs(self.model.run(inputs[1], self._reserve))
+            answered = block.place
+            self.out[answered] = block
+            self._post(wire.RESULT, id, block.plan.id, answered, copied)
+            woke = channel.bell.ring()
         except NoRoom as error:
-            return self._fail(id, "room", error)
+            woke = self._fail(id, "room", error)
         except (PeerGone, ProtocolError):
             raise
         except BaseException as error:  # a model's sys.exit() must not end the worker
-            return self._fail(id, "model", error)
-        answered = block.place
-        self.out[answered] = block
-        if block.plan.id not in channel.told:
-            channel.tell(block.plan, self.packer)
-        self._post(wire.RESULT, id, block.plan.id, answered, copied)
-        woke = channel.bell.ring()
+            woke = self._fail(id, "model", error)
         # While the caller reads: a model may have reshaped its input in place, and these views serve the next call too.
-        if not plan.texts and not plan.intact(inputs[0]):
+        if inputs is not None and not plan.texts and not plan.intact(inputs[0]):
             plan.memo.pop(places, None)
         return woke
 
@@ -197,25 +196,31 @@ class _Server:
         return arrays
 
     def _outputs(self, result):
-        """The block that holds `result`, and how many bytes were copied into it."""
-        if self.reserved:
-            block = self._chosen(result)
-            if block is not None:
-                return block, 0
-        names, leaves, structure = flatten(result)
-        block = self.packer.pack(names, leaves, structure.tree)
-        return block, block.plan.copied
-
-    def _chosen(self, result):
-        """The reserved block that `result` is, if it is one; the others are given back."""
-        chosen = None
-        for arrays, block in self.reserved:
+        """The block that holds `result`, told to the caller, and how many bytes were copied into it."""
+        block = None
+        for arrays, reserved in self.reserved:
             if arrays is result:
-                chosen = block
-            else:
+                block, copied = reserved, 0
+        if block is None:
+            names, leaves, structure = flatten(result)
+            block = self.packer.pack(names, leaves, structure.tree)
+            copied = block.plan.copied
+        # Only now, when nothing in them is needed any more.
+        if self.reserved:
+            self._give_reserved(block)
+        if block.plan.id not in self.channel.told:
+            try:
+                self.channel.tell(block.plan, self.packer)
+            except ValueError as error:
+                self.packer.give(block)
+                raise ValueError("the names of the outputs are too long to send: {}".format(error)) from None
+        return block, copied
+
+    def _give_reserved(self, kept=None):
+        for _, block in self.reserved:
+            if block is not kept:
                 self.packer.give(block)
         self.reserved.clear()
-        return chosen
 
     def _released(self, place):
         block = self.out.pop(place & ~wire.PRESENT, None)
@@ -224,8 +229,7 @@ class _Server:
         self.packer.give(block)
 
     def _fail(self, id, kind, error):
-        while self.reserved:
-            self.packer.give(self.reserved.pop()[1])
+        self._give_reserved()
         self.control.send({"type": "failure", "id": id, "kind": kind, "error": describe(error)})
         self._post(wire.FAILURE, id, 0, 0, 0)
         return self.channel.bell.ring()
@@ -244,11 +248,7 @@ class _Server:
         for place in message.get("released", ()):
             self._released(place)
         if kind == "room":
-            segment = Segment.attach(int(message["id"]), fds[0], int(message["size"]))
-            if self._asking:
-                self._granted = segment
-            else:
-                self.arena.add(segment)
+            attach_announced(message, fds, self._take_in)
         elif kind == "refused":
             self._granted = NoRoom(message["why"])
         elif kind == "bye":
@@ -256,6 +256,12 @@ class _Server:
             raise PeerGone("the caller said goodbye")
         else:
             raise ProtocolError("a control message of type {!r}, which a worker does not know".format(kind))
+
+    def _take_in(self, segment):
+        if self._asking:
+            self._granted = segment
+        else:
+            self.arena.add(segment)
 
     def _grow(self, size):
         """Ask the caller for a segment that holds `size` bytes, and for the blocks it needs no more."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -102,6 +104,8 @@ def interruptions():
     ``for state in interruptions(prepare, operate)`` runs ``operate(prepare())`` again and again, each time interrupted one point
     later within the code of ipc, until it is through, and yields what `prepare` returned after each.
     """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    here = threading.get_ident()
 
     def run(prepare, operate):
         for point in itertools.count():
@@ -112,10 +116,10 @@ def interruptions():
                 if event != "c_call" and frame.f_code.co_filename.startswith(_IPC):
                     left[0] -= 1
                     if left[0] == -1:
-                        raise KeyboardInterrupt
+                        signal.pthread_kill(here, signal.SIGINT)
 
-            sys.setprofile(interrupt)
             try:
+                sys.setprofile(interrupt)
                 operate(state)
             except KeyboardInterrupt:
                 pass
@@ -126,4 +130,5 @@ def interruptions():
                 assert point > 0, "nothing was interrupted"
                 return
 
-    return run
+    yield run
+    signal.signal(signal.SIGINT, previous)

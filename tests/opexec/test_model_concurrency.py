@@ -6,9 +6,8 @@ import asyncio
 import gc
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,6 @@ from tests.models import Gate
 
 #: Long enough for anything that comes at all.
 PATIENCE = 60.0
-
-
-@pytest.fixture
-def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    monkeypatch.setenv("OPEXEC_TEST_GATE", str(tmp_path))
-    gate = Gate(tmp_path)
-    yield gate
-    gate.close()
 
 
 @pytest.fixture(params=PYTHONS)

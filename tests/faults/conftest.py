@@ -1,0 +1,5 @@
+"""What the tests here share with others."""
+
+from tests.loaded import gate
+
+__all__ = ["gate"]
