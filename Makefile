@@ -7,7 +7,8 @@
 # Each does its own set-up in .venv. PYTHON=/path/to/python3 chooses the interpreter, ARGS="-k name" goes to pytest or the benchmark.
 
 bin := .venv/bin
-oldest := ipc workers tests/conftest.py tests/foreign/run.py $(wildcard tests/ipc tests/workers)
+oldest := ipc workers tests/conftest.py tests/foreign/run.py tests/ipc tests/workers \
+    $(addprefix tests/frameworks/,conftest.py onnx_cases.py run.py torchscript_cases.py)
 
 # An empty HOME would mean the root folder; without one the account's own is taken.
 ifeq ($(HOME),)

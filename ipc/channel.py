@@ -24,10 +24,10 @@ class Channel:
 
     `map` is the mapping of the channel segment, `own` and `peer` are `ring.CALLER` and `ring.WORKER` or the reverse, `bells` the eventfds of this
     side and the other. `on_message(message, fds)` gets the control messages that are not the channel's own.
-    `behind_lock`: see `Doorbell`.
+    `attaches` says whether the other side's segments come in messages; the caller's side makes those of both. `behind_lock`: see `Doorbell`.
     """
 
-    def __init__(self, map, own, peer, control, bells, on_message, behind_lock=False):
+    def __init__(self, map, own, peer, control, bells, on_message, attaches=True, behind_lock=False):
         self.control = control
         self.producer = Producer(map, own, peer)
         self.consumer = Consumer(map, own, peer)
@@ -35,6 +35,7 @@ class Channel:
         self.bell.watch(control.fileno())
         self.plans = {}
         self.segments = {}
+        self.attaches = attaches
         self._on_message = on_message
         self.told = set()
         self._telling = threading.Lock()
@@ -81,7 +82,7 @@ class Channel:
     def handle(self, message, fds):
         """Handle one control message: the channel's own here, any other by `on_message`. Raises ProtocolError for a malformed one."""
         kind = message["type"]
-        if kind == "segment":
+        if kind == "segment" and self.attaches:
             self._attach(message, fds)
             return
         if kind in ("plan", "forget"):
@@ -115,7 +116,8 @@ class Channel:
         offset = place & PLACE_MASK
         segment = self.segments.get(id)
         if segment is None:
-            self.handle_control()
+            if self.attaches:
+                self.handle_control()
             segment = self.segments.get(id)
             if segment is None:
                 raise ProtocolError("a record names segment {}, which was never announced".format(id))

@@ -77,9 +77,10 @@ class Doorbell:
         return True
 
     def ring_again(self):
-        """Ring for a nap that was rung for already: for who has waited so long that the first ring may be lost."""
-        self._rung = 0
-        return self.ring()
+        """Ring whatever the other side has announced: for who has waited so long that a ring may be lost, or the announcement wrong."""
+        os.write(self._peer_fd, _ONE)
+        self._rung = nap = self._words[self._peer_at]
+        return bool(nap & 1)
 
     def ring_own(self):
         """End this side's own sleep, from another of its threads."""
@@ -128,7 +129,7 @@ class Doorbell:
 
 
 class Spin:
-    """When latency matters more than a whole core: looks without end, and only now and then at anything else."""
+    """When latency matters more than CPU: looks for a millisecond before it sleeps, at a core's full expense."""
 
     def ready(self, words, at, head, woke_peer):
         """Look for a record past `head`; True if it came. After False the side sleeps, or looks elsewhere, and asks again.

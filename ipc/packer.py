@@ -105,8 +105,8 @@ class Packer:
             stock = self._stocks.get(key)
             if stock is None or stock.plan.texts:
                 return self._pack_slowly(key, arrays)
-            stock.used = True
             self._last = stock
+        stock.used = True
         try:
             block = stock.free.pop()
         except IndexError:

@@ -161,10 +161,12 @@ class Plan:
         try:
             size, table = _natural(message["size"], "size"), message["table"]
             names, dtypes, shapes, sizes, offsets = [], [], [], [], []
+            seen = set()
             for name, description, shape, nbytes, offset in message["tensors"]:
-                if not isinstance(name, str) or name in names:
+                if not isinstance(name, str) or name in seen:
                     raise ProtocolError("plan: {!r} is no name, or that of two tensors".format(name))
                 names.append(name)
+                seen.add(name)
                 shapes.append(_checked_shape(name, shape))
                 dtypes.append(
                     description if description in (STRING, BYTES) else _checked_dtype(name, description)

@@ -165,8 +165,15 @@ class Consumer:
             self._order()
         return record.unpack_from(self._bytes, self._slots + head % SLOTS * SLOT_BYTES)
 
+    def outside(self, count):
+        """The first `count` words behind the head of the record last peeked: the places of tensors outside the block."""
+        start = (self._slots + self.head % SLOTS * SLOT_BYTES + HEAD.size) // 8
+        return tuple(self.words[start : start + count])
+
     def advance(self):
         """Give the slot of the record last peeked back to the producer."""
+        if self._order is not None:
+            self._order()  # what was read of the slot was read before it is given back
         head = self.head + 1
         self.head = head
         self.words[self._head_at] = head

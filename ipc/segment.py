@@ -18,6 +18,9 @@ import uuid
 
 PAGE = mmap.PAGESIZE
 
+#: What tells that there is no room in /dev/shm, no such folder, or none for this process to write to.
+_NOT_HERE = (errno.ENOSPC, errno.ENOENT, errno.ENOSYS, errno.EROFS, errno.EACCES, errno.EPERM)
+
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; older kernels refuse it, and pages are then touched one by one
 
 
@@ -39,7 +42,7 @@ class Segment:
         try:
             fd = _posix_object(size)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.ENOENT, errno.ENOSYS):
+            if error.errno not in _NOT_HERE:
                 raise
             fd = _sealed_memfd(size)
         return cls(id, fd, size)

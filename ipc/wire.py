@@ -140,7 +140,8 @@ def build_dtype(description, depth=0):
             if description.startswith("@"):
                 return extension_dtype(description[1:])
             dtype = np.dtype(description)
-            if dtype.hasobject or dtype.names is not None or dtype.str != description or not dtype.isnative:
+            plain = dtype.names is None and dtype.str == description and dtype.itemsize >= 0
+            if not plain or dtype.hasobject or not dtype.isnative:
                 raise ValueError("not a plain dtype of this machine")
             if dtype.kind in "mM" and np.datetime_data(dtype)[1] < 1:
                 raise ValueError("a time without a step")

@@ -19,7 +19,7 @@ from typing import Any
 from .calls import Call, InFlight
 from .errors import CallTimeout, ModelError, OpexecError, OutOfSharedMemory, ProtocolError
 from .ipc import PROTOCOL, faults, wire
-from .ipc.channel import Channel
+from .ipc.channel import Channel, close_all
 from .ipc.doorbell import Block, strategy
 from .ipc.packer import Block as PackedBlock
 from .ipc.packer import Packer
@@ -32,6 +32,9 @@ from .worker import WorkerProcess
 _LOOK_AGAIN_MS = 100
 #: A thread that waits for another one to read looks this often, in seconds, whether the role is free.
 _FOLLOW_S = 0.05
+
+#: What a worker says of an exception.
+_ERROR_PARTS = ("type", "message", "traceback")
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -65,6 +68,7 @@ class Connection:
             process.control,
             (self._fds[0], self._fds[1]),
             self._on_message,
+            attaches=False,
             behind_lock=True,
         )
         self.channel.bell.watch(process.pidfd)
@@ -122,9 +126,12 @@ class Connection:
                 channel.tell(plan, self._packer)
         except faults.PeerGone:
             raise self._died() from None
-        while not self._publish(call, block):
-            channel.bell.ring()
-            self._make_room(call)
+        try:
+            while not self._publish(call, block):
+                channel.bell.ring()
+                self._make_room(call)
+        except faults.ProtocolError as error:
+            raise self.broken(error) from error
         return channel.bell.ring()
 
     def _publish(self, call: Call, block: PackedBlock) -> bool:
@@ -174,7 +181,7 @@ class Connection:
                     if self._announced:
                         self._withdraw()
                     if self.calls.unsettled is not None:
-                        self.calls.settle(self.calls.unsettled)
+                        self._finish_delivery()
                     while call.answer is None and call.failure is None:
                         if ready(words, tail_at, consumer.head, woke):
                             self._deliver()
@@ -184,10 +191,16 @@ class Connection:
                 else:
                     self._follow(call)
             finally:
-                if role.get(0) is call:
-                    del role[0]
-                    if self.pending:
-                        self._hand_over()
+                try:
+                    if role.get(0) is call:
+                        del role[0]
+                        if self.pending:
+                            self._hand_over()
+                except (
+                    BaseException
+                ):  # Ctrl-C in this very moment: nobody must wait for ever for a reader that is none
+                    self._drop_role(call)
+                    raise
         if call.failure is not None:
             raise call.failure
 
@@ -210,7 +223,7 @@ class Connection:
         """Deliver all answers that are there. For the holder of the reader's role."""
         consumer = self.channel.consumer
         if self.calls.unsettled is not None:
-            self.calls.settle(self.calls.unsettled)
+            self._finish_delivery()
         while self.dead is None and consumer.words[consumer.tail_at] != consumer.head:
             self._deliver()
 
@@ -259,23 +272,37 @@ class Connection:
             self._died()
             return
         # This thread may be interrupted anywhere (Ctrl-C). Up to here the record stays and is read again; from here on the next
-        # reader finds in `_unsettled` what is to be finished.
+        # reader finds in `unsettled` what is to be finished.
         self.calls.unsettled = record
         consumer.advance()
         self.calls.settle(record)
+        if record[0] == wire.FAILURE:
+            self._failures.pop(id, None)
+
+    def _finish_delivery(self) -> None:
+        """Finish what a reader that was interrupted has begun."""
+        record = self.calls.unsettled
+        assert record is not None
+        try:
+            next = self.channel.consumer.peek(wire.HEAD)
+        except faults.ProtocolError as error:
+            self.broken(error)
+            return
+        if next is not None and next[1] == record[1]:
+            self.channel.consumer.advance()
+        self.calls.settle(record)
+        self._failures.pop(record[1], None)
 
     def _take_failure(self, id: int, call: Call | None) -> None:
         if id not in self._failures:
             self.channel.handle_control()
-        message = self._failures.pop(id, None)
+        message = self._failures.get(id)
         if message is None:
-            if call is not None and call.failure is not None:
-                return  # taken before an interruption
             raise faults.ProtocolError(f"call {id} failed without a message that says why")
         if call is None:
             return
         error = message["error"]
-        if message["kind"] == "room":
+        if message.get("kind") == "room":
             call.failure = OutOfSharedMemory(f"no room for the outputs: {error['message']}; {self.holders()}")
         else:
             call.failure = ModelError(error["type"], error["message"], error["traceback"])
@@ -333,12 +360,22 @@ class Connection:
         self.channel.bell.withdraw()
         self._announced = False
 
-    def leave_role(self, reader: object) -> None:
-        """Give the role up, if `reader` has it, to somebody who waits."""
+    def _drop_role(self, reader: object) -> None:
+        """Finish giving the role up, which was interrupted."""
         if self._role.get(0) is reader:
             del self._role[0]
-            if self.pending:
-                self._hand_over()
+        self._hand_over()
+
+    def leave_role(self, reader: object) -> None:
+        """Give the role up, if `reader` has it, to somebody who waits."""
+        try:
+            if self._role.get(0) is reader:
+                del self._role[0]
+                if self.pending:
+                    self._hand_over()
+        except BaseException:
+            self._drop_role(reader)
+            raise
 
     def step_aside(self, reader: object, announced: bool) -> None:
         """Give the role up for as long as nothing rings: `reader` has announced the bell, and sleeps where it may be kept from waking up."""
@@ -374,12 +411,18 @@ class Connection:
 
     def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
         kind = message["type"]
+        close_all(fds)  # none belongs to any of these
         if kind == "failure":
-            self._failures[int(message["id"])] = message
+            error = message.get("error")
+            if not isinstance(error, dict) or not all(
+                isinstance(error.get(part), str) for part in _ERROR_PARTS
+            ):
+                raise faults.ProtocolError(f"a failure message whose error is {error!r}")
+            self._failures[_positive(message, "id")] = message
         elif kind == "need":
-            self.outputs.give_room(int(message["bytes"]))
+            self.outputs.give_room(_positive(message, "bytes"))
         elif kind == "broken":
-            raise faults.ProtocolError(f"the worker gave up: {message['why']}")
+            raise faults.ProtocolError(f"the worker gave up: {message.get('why')}")
         else:
             raise faults.ProtocolError(f"a control message of type {kind!r}, which a caller does not know")
 
@@ -445,6 +488,15 @@ class Connection:
         self._memory.forget(self._segment)
         self._closed = True
         _connections.discard(self)
+
+
+def _positive(message: dict[str, Any], field: str) -> int:
+    value = message.get(field)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise faults.ProtocolError(
+            f"a {message['type']} message whose {field} is {value!r}; expected a positive integer"
+        )
+    return value
 
 
 def _close(fds: list[int]) -> None:

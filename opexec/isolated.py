@@ -45,9 +45,12 @@ _APPROVED_KEPT = 4096
 _STRUCTURE = "structure"
 #: Arrays from this many bytes on are looked up by address, whatever they are based on; smaller ones cost less to copy.
 _LOOK_UP_BYTES = 1 << 14
-_ONLY_NDARRAYS = {np.ndarray}
 
 Specs = tuple[tuple[TensorSpec, ...] | None, tuple[TensorSpec, ...] | None]
+
+
+_addressof = ctypes.addressof
+_byte_at = ctypes.c_char.from_buffer
 
 
 class Launch:
@@ -274,11 +277,16 @@ class IsolatedModel(Model):
         kind = None
         outside: tuple[int, ...] = ()
         places: tuple[int, ...] = ()
+        based = False
         for value in values:
-            if type(value) is not np.ndarray or value.base is not None:
+            if type(value) is not np.ndarray:
                 values, kind = self._convert(names, values)
-                outside, places = self._find_outside(values)
+                based = True
                 break
+            if value.base is not None:
+                based = True
+        if based:
+            outside, places = self._find_outside(values)
         try:
             block = self._packer.pack(names, values, positional, outside)
         except NoRoom:
@@ -325,8 +333,6 @@ class IsolatedModel(Model):
             raise
 
     def _convert(self, names: tuple[str, ...], values: list[Any]) -> tuple[list[Any], ArrayKind | None]:
-        if {*map(type, values)} == _ONLY_NDARRAYS:
-            return values, None
         specs = {} if self.inputs is None else {spec.name: spec for spec in self.inputs}
         return [
             to_numpy(value, specs.get(name), name) for name, value in zip(names, values, strict=True)
@@ -349,13 +355,13 @@ class IsolatedModel(Model):
     def _place_of(self, array: np.ndarray[Any, Any], base: object) -> int | None:
         """Where in the input arena an array lies; None if it does not, or has to be copied all the same."""
         size = array.nbytes
-        root = base.base if type(base) is np.ndarray else base
-        if not size or (size < _LOOK_UP_BYTES and type(root) is not mmap.mmap):
+        if not size or (size < _LOOK_UP_BYTES and type(getattr(base, "base", base)) is not mmap.mmap):
             return None
-        if not array.flags.c_contiguous or not array.dtype.isnative or array.dtype.hasobject:
+        dtype = array.dtype
+        if not array.flags.c_contiguous or not dtype.isnative or dtype.hasobject:
             return None
         address = _address(array)
-        for start, segment in list(self._maps.items()):
+        for start, segment in self._maps.items():  # a dict that is replaced, never changed
             if start <= address and address + size <= start + segment.size:
                 return segment.id << wire.PLACE_BITS | (address - start)
         return None
@@ -524,7 +530,7 @@ class IsolatedModel(Model):
 
     def _add_segment(self, size: int, room_to_grow: int) -> Segment:
         segment = self._memory.create(size, room_to_grow=room_to_grow)
-        self._maps[_address(np.frombuffer(segment.map, np.uint8))] = segment
+        self._maps = {**self._maps, _address(np.frombuffer(segment.map, np.uint8)): segment}
         return segment
 
     def _forget_segments(self) -> None:
@@ -553,6 +559,6 @@ def _address(array: np.ndarray[Any, Any]) -> int:
     """Where a C-contiguous array begins in memory."""
     try:
         # A third of the cost of __array_interface__.
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+        return _addressof(_byte_at(array))  # type: ignore[arg-type]
     except TypeError:  # read-only
         return int(array.__array_interface__["data"][0])

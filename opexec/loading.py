@@ -50,7 +50,7 @@ def load(
     `isolation`: ``"process"``, or ``"none"`` to run the same platform code in this process, in this interpreter; `env` has no effect then.
     `inputs`, `outputs`: the specs, where the model does not carry them or others are wanted. Without any, nothing is checked.
     `timeout`: seconds that a call may take unless it says otherwise.
-    `wait`: how a caller waits for an answer: ``"adaptive"``, ``"block"`` (least CPU) or ``"spin"`` (least latency, a core at 100 %).
+    `wait`: how a caller waits for an answer: ``"adaptive"``, ``"block"`` (least CPU) or ``"spin"`` (least latency: it looks for a millisecond before it sleeps).
     `threads`: how many threads the model's framework may compute with; in a worker it takes effect before the framework is imported.
     `shm_limit`: most shared memory of this model, in bytes or as text (``"512MiB"``).
     `name`: what it is called in messages and logs; by default, after its source.

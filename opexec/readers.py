@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 
@@ -102,7 +103,12 @@ class Collector:
         self._timed.discard(call)
         complete = self._open.pop(call, None)
         if complete is not None:
-            complete()
+            try:
+                complete()
+            except (
+                BaseException
+            ):  # of a user's callback: sys.exit(), say; the other Futures must still be completed
+                traceback.print_exc()
 
     def _expire(self) -> None:
         for call in list(self._timed):
@@ -177,7 +183,11 @@ class LoopReader:
                 if not announced:
                     connection.read_available()
         finally:
-            connection.step_aside(self, announced)
+            try:
+                connection.step_aside(self, announced)
+            except BaseException:  # Ctrl-C in this very moment
+                connection.leave_role(self)
+                raise
         if connection.dead is None:
             self._watch()
         else:
@@ -192,7 +202,12 @@ class LoopReader:
                 self._loop.add_reader(fd, self._read, fd)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(_LOOK_AGAIN_MS / 1000, self._read, None)
+        self._timer = self._loop.call_later(_LOOK_AGAIN_MS / 1000, self._look_again)
+
+    def _look_again(self) -> None:
+        if self._connection.dead is None:
+            self._connection.channel.bell.ring_again()
+        self._read(None)
 
     def _ignore(self) -> None:
         if self._timer is not None:

@@ -341,3 +341,24 @@ def forking():
         return x
 
     return call
+
+
+def truncating():
+    """Tries to make smaller each of opexec's segments; returns how many refused, and how many did not."""
+
+    def call(x):
+        refused = cut = 0
+        for fd in range(3, 256):
+            try:
+                path = os.readlink("/proc/self/fd/{}".format(fd))
+            except OSError:
+                continue
+            if "opexec" in path and (path.startswith("/dev/shm") or "memfd" in path):
+                try:
+                    os.ftruncate(fd, 0)
+                    cut += 1
+                except OSError:
+                    refused += 1
+        return {"x": x, "refused": np.array(refused), "cut": np.array(cut)}
+
+    return call

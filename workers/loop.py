@@ -163,10 +163,10 @@ class _Server:
     def _places(self, plan, place):
         """The place of the block, and those of the tensors outside it."""
         if plan.table < 0:
-            found = self.channel.consumer.peek(wire.OUTSIDE)[: len(plan.outside)]
+            found = self.channel.consumer.outside(len(plan.outside))
         else:
             found = plan.read_table(*self.channel.locate_block(place, plan.size))
-        return (place,) + tuple(found)
+        return (place,) + found
 
     def _bind(self, plan, places):
         """``(views, what the platform bound to them)`` for the tensors at `places`."""

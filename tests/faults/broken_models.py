@@ -10,11 +10,17 @@ import gc
 import json
 import os
 import signal
+import sys
 
 import numpy as np
+
 from opexec.ipc import plan, ring, wire
 from opexec.ipc.control import Control
 from opexec.ipc.doorbell import Doorbell
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import models
 
 RING_FIELDS = ("kind", "id", "plan", "place", "release", "copied", "spare", "spare2")
 
@@ -55,11 +61,14 @@ def forger():
     changes = instruction()
     memory = channel_memory()
     words = memory.cast("Q")
+    gate = models.Gate(os.environ["OPEXEC_TEST_GATE"]) if "OPEXEC_TEST_GATE" in os.environ else None
     calls = []
 
     def call(x):
         calls.append(1)
         if len(calls) == 2:
+            if gate is not None:
+                gate.pass_through()
             number = words[ring.WORKER.tail]
             fields = dict(zip(RING_FIELDS, wire.HEAD.unpack_from(memory, slot(number - 1))))
             fields["id"] += 1

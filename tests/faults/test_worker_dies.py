@@ -82,7 +82,9 @@ def assert_says(error: WorkerDied, how: str, stage: str) -> None:
     assert (error.exit_code, error.signal, error.stage) == (exit_code, name, stage)
     what = f"exited with code {exit_code}" if name is None else f"was killed by {name}"
     assert what in str(error)
-    assert {"load": "while loading its model", "call": "while running a call", "idle": "while idle"}[stage] in str(error)
+    assert {"load": "while loading its model", "call": "while running a call", "idle": "while idle"}[
+        stage
+    ] in str(error)
     assert error.pid > 0 and str(error.pid) in str(error)
 
 
@@ -129,7 +131,9 @@ def test_killed_from_outside_while_loading(gate: Gate) -> None:
         loading.result(PATIENCE)
     assert_says(caught.value, "SIGKILL", "load")
     assert caught.value.pid == worker.pid
-    assert "out of memory" in str(caught.value), "nobody here has killed it, so the message names who may have"
+    assert "out of memory" in str(caught.value), (
+        "nobody here has killed it, so the message names who may have"
+    )
 
 
 def test_a_caller_that_is_interrupted_while_loading_leaves_no_worker(gate: Gate) -> None:
@@ -357,7 +361,14 @@ model.restart()
 print(model(np.array("fine")))
 model.close()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.stdout.split("\n")[:2] == ["died call", "fine"], done
 
 

@@ -117,7 +117,7 @@ def test_records_with_places_and_releases(map, count):
         assert producer.publish(*numbered(7), places)
         assert producer.publish_long(wire.RELEASES, wire.RELEASE, *released)
         assert producer.publish(*numbered(8))
-        assert consumer.peek(wire.OUTSIDE)[:count] == places
+        assert consumer.outside(count) == places
         assert read(consumer) == numbered(7)
         assert consumer.peek(wire.RELEASES) == (wire.RELEASE,) + released
         consumer.advance()

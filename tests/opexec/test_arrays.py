@@ -395,9 +395,11 @@ EXACT = "bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 com
 BITS = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("dtype", EXACT + BITS)
 def test_torch_tensors_share_their_memory_both_ways(dtype):
-    torch = pytest.importorskip("torch")
+    import torch
+
     tensor = torch.arange(6).reshape(2, 3).to(getattr(torch, dtype)).T
     taken = to_numpy(tensor, None, "x")
     assert taken.dtype == spec(dtype).numpy_dtype and taken.shape == (3, 2)
@@ -412,8 +414,9 @@ def test_torch_tensors_share_their_memory_both_ways(dtype):
         assert back.data_ptr() == given_array.ctypes.data or not given_array.size
 
 
+@pytest.mark.torch
 def test_a_torch_tensor_keeps_the_memory_of_its_array_alive():
-    torch = pytest.importorskip("torch")
+    import torch
 
     class Owner:
         def __init__(self):
@@ -438,17 +441,21 @@ def test_a_torch_tensor_keeps_the_memory_of_its_array_alive():
         assert gone() is None
 
 
+@pytest.mark.torch
 def test_torch_tensors_that_need_more_than_a_view():
-    torch = pytest.importorskip("torch")
+    import torch
+
     assert same(to_numpy(torch.ones(2, requires_grad=True), None, "x"), np.ones(2, np.float32))
     assert same(to_numpy(torch.nn.Parameter(torch.ones(2)), None, "x"), np.ones(2, np.float32))
     assert to_numpy(torch.tensor([1j]).conj(), None, "x").tolist() == [-1j]
     assert to_numpy(torch.tensor([1j]).conj().imag, None, "x").tolist() == [-1]
 
 
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")  # torch's own, about kinds of tensor that it no longer likes
 def test_torch_tensors_that_numpy_cannot_have():
-    torch = pytest.importorskip("torch")
+    import torch
+
     for make, message in [
         (
             lambda: torch.zeros(2, device="meta"),
@@ -467,8 +474,10 @@ def test_torch_tensors_that_numpy_cannot_have():
         to_numpy([torch.zeros(2)], spec("float32"), "x")
 
 
+@pytest.mark.torch
 def test_what_torch_has_no_dtype_for_stays_numpys():
-    torch = pytest.importorskip("torch")
+    import torch
+
     kind = kind_of([torch.zeros(1)])
     for dtype in (
         "U3",

@@ -302,6 +302,18 @@ def test_a_futures_callback_may_call_the_model() -> None:
         assert [float(outcome.result(PATIENCE)[0]) for outcome in outcomes] == [4, 10, 12]
 
 
+def test_a_callback_may_raise_anything(capfd: pytest.CaptureFixture[str]) -> None:
+    with opexec.load(source("double")) as model:
+        for error in (ValueError("nothing is right"), SystemExit(3), KeyboardInterrupt()):
+
+            def fail(future: Future[Any], error: BaseException = error) -> None:
+                raise error
+
+            model.submit({"x": x(1)}).add_done_callback(fail)
+            assert model.submit({"x": x(2)}).result(PATIENCE)["y"] == 4
+    assert "SystemExit: 3" in capfd.readouterr().err
+
+
 def test_a_slow_callback_keeps_nobody_else_waiting(gate: Gate) -> None:
     with opexec.load(source("gated")) as model:
         go_on, entered = threading.Event(), threading.Event()

@@ -123,10 +123,10 @@ def test_what_is_derived_from_an_output_outlives_it_and_a_thousand_calls(model: 
     assert where in places_of_the_next(model), "its memory is used again"
 
 
+@pytest.mark.torch
 def test_the_same_with_torch(model: Model) -> None:
-    torch = pytest.importorskip(
-        "torch", reason="torch is an extra; where it is installed its tensors hold outputs too"
-    )
+    import torch
+
     output = ask(model, 1)
     where, before = address(output), output.tobytes()
     derived: dict[str, Any] = {
@@ -153,10 +153,10 @@ def test_the_same_with_torch(model: Model) -> None:
     assert where in places_of_the_next(model)
 
 
+@pytest.mark.torch
 def test_torch_in_torch_out_holds_the_memory_too(model: Model) -> None:
-    torch = pytest.importorskip(
-        "torch", reason="torch is an extra; where it is installed its tensors hold outputs too"
-    )
+    import torch
+
     output = model.infer({"x": torch.arange(40000.0)})["y"]
     assert isinstance(output, torch.Tensor)
     where, part = output.data_ptr(), output[10:20]

@@ -175,8 +175,10 @@ def test_text_may_come_as_objects_and_numbers_may_not():
     assert not TensorSpec("x", "float32", ()).accepts(objects)
 
 
+@pytest.mark.torch
 def test_torch_dtypes():
-    torch = pytest.importorskip("torch")
+    import torch
+
     for name in ("float32", "bfloat16", "bool", "float8_e4m3fn", "complex64"):
         assert TensorSpec("x", getattr(torch, name), ()).dtype == name
     with pytest.raises(SpecError, match="'quint8'"):
