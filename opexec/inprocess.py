@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import ArrayKind, kind_of, to_numpy
-from .errors import ModelClosed, ModelError
+from .errors import ModelClosed, ModelError, OpexecError
 from .ipc.wire import is_text
 from .model import Model, ModelStats, WorkerInfo, subset
 from .signature import check_names, check_texts, signatures, split
@@ -162,6 +162,9 @@ class InProcessModel(Model):
                 if len(self._approved) > _SIGNATURES_KEPT:
                     self._approved.clear()
                 self._approved.add((inputs, outputs))
+
+    def restart(self) -> None:
+        raise OpexecError(f"model {self.name!r} runs in this process: there is no worker to replace")
 
     def close(self) -> None:
         with self._submitting:

@@ -174,8 +174,8 @@ class IsolatedModel(Model):
             else:
                 future.set_result(results)
 
-        link.collector.expect(call, complete)
         try:
+            link.collector.expect(call, complete)
             self._send(link, call)
         except BaseException:
             link.collector.forget(call)
@@ -385,7 +385,6 @@ class IsolatedModel(Model):
         return _Link(connection, loaded["framework"], loaded["version"])
 
     def restart(self) -> None:
-        """Replace the worker by a new one with the same model. Calls in flight fail with WorkerDied; arrays from `empty` stay good."""
         self._refuse_copies()
         with self._replacing:
             if self._closed:

@@ -96,6 +96,14 @@ class Model(ABC):
         """`infer` for asyncio: the event loop runs on while the model works."""
 
     @abstractmethod
+    def restart(self) -> None:
+        """Replace the worker, dead or alive, by a new one with the same model; back when that is ready.
+
+        Calls in flight fail with WorkerDied; arrays from `empty` stay good. Raises what `load` raises, and OpexecError for a model in this
+        process, which has no worker.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """End the model. Calls in flight fail with ModelClosed; arrays it gave stay good. Closing twice does nothing."""
 
@@ -155,6 +163,10 @@ class Model(ABC):
             if name in kwargs:
                 raise SpecError(f"input {name!r} is given twice: by position and by name")
         return (*names, *kwargs), [*args, *kwargs.values()], 0
+
+    def __repr__(self) -> str:
+        one = self.workers[0]
+        return f"<Model {self.name!r}: {one.framework} {one.framework_version} in Python {one.python}, pid {one.pid}, {one.state}>"
 
     def __enter__(self) -> Model:
         return self

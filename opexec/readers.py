@@ -168,8 +168,14 @@ class LoopReader:
         """Deliver what is there, and have the loop come here again when there is more. `fd` is the descriptor that became readable."""
         connection = self._connection
         bell = connection.channel.bell
-        if not self._calls or connection.dead is not None or not connection.take_role(self):
-            self._ignore()  # who has the role reads for this loop too, and tells the heirs when leaving
+        if not self._calls or connection.dead is not None:
+            self._ignore()
+            return
+        if not connection.take_role(self):
+            # Who has the role reads for this loop too, and tells the heirs when leaving. The timer sees to it that one who cannot
+            # tell any more (for its own deadline, or Ctrl-C) is not waited for.
+            self._unwatch()
+            self._look_later()
             return
         announced = False
         try:
@@ -190,6 +196,7 @@ class LoopReader:
                 raise
         if connection.dead is None:
             self._watch()
+            self._look_later()
         else:
             self._ignore()
 
@@ -200,6 +207,13 @@ class LoopReader:
             self._fds = [channel.bell.fd, channel.control.fileno(), connection.process.pidfd]
             for fd in self._fds:
                 self._loop.add_reader(fd, self._read, fd)
+
+    def _unwatch(self) -> None:
+        fds, self._fds = self._fds, []
+        for fd in fds:
+            self._loop.remove_reader(fd)
+
+    def _look_later(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(_LOOK_AGAIN_MS / 1000, self._look_again)
@@ -213,6 +227,4 @@ class LoopReader:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for fd in self._fds:
-            self._loop.remove_reader(fd)
-        self._fds = []
+        self._unwatch()
