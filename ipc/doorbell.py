@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import select
 import struct
+import threading
 import time
 
 from .fence import WEAKLY_ORDERED, make_fence
@@ -50,6 +51,9 @@ class Doorbell:
         self._tail_at = peer.tail
         self.fd = own_fd
         self._peer_fd = peer_fd
+        #: Both eventfds, until they are closed.
+        self.descriptors = [own_fd, peer_fd]
+        self._writing = threading.Lock()
         self._fence = make_fence()
         # Releasing a lock is a fence by itself, except where a fence takes more than one locked instruction.
         self._fence_ring = None if behind_lock and not WEAKLY_ORDERED else make_fence()
@@ -72,19 +76,31 @@ class Doorbell:
         if not nap & 1:
             return False
         if nap != self._rung:
-            os.write(self._peer_fd, _ONE)
+            self._write(self._peer_fd)
             self._rung = nap  # last: interrupted before it, the nap is rung for once more, and not never
         return True
 
     def ring_again(self):
         """Ring whatever the other side has announced: for who has waited so long that a ring may be lost, or the announcement wrong."""
-        os.write(self._peer_fd, _ONE)
+        self._write(self._peer_fd)
         self._rung = nap = self._words[self._peer_at]
         return bool(nap & 1)
 
     def ring_own(self):
         """End this side's own sleep, from another of its threads."""
-        os.write(self.fd, _ONE)
+        self._write(self.fd)
+
+    def _write(self, fd):
+        # Under a lock, which costs nothing beside the write: a thread about to ring must not find the number to be another file's.
+        with self._writing:
+            if self.descriptors:
+                os.write(fd, _ONE)
+
+    def close(self):
+        """Close the eventfds, when nobody sleeps any more; ringing does nothing from then on."""
+        with self._writing:
+            while self.descriptors:
+                os.close(self.descriptors.pop())
 
     def announce(self, head):
         """Announce that this side sleeps. False, and not announced, if there is a record past `head` already."""

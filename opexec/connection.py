@@ -74,8 +74,8 @@ class Connection:
         self.channel.bell.watch(process.pidfd)
         # A thread that sends takes in what comes meanwhile: then the reader, asleep, must be told that it is here.
         process.control.on_buffered = self.channel.bell.ring_own
-        # Not by close(): another thread may be about to ring, and by then the number could be somebody else's file.
-        weakref.finalize(self.channel.bell, _close, self._fds)
+        # Of a model that nobody closed.
+        weakref.finalize(self.channel.bell, _close, self.channel.bell.descriptors)
         self.outputs = OutputMemory(self.channel, memory, self._sending)
         self.calls = InFlight(packer, self.outputs)
         self.pending = self.calls.pending
@@ -486,6 +486,8 @@ class Connection:
         self.process.close(grace)
         self.outputs.close()
         self._memory.forget(self._segment)
+        if self._role.get(0) is self:
+            self.channel.bell.close()
         self._closed = True
         _connections.discard(self)
 

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -88,6 +88,14 @@ class _Link:
         return reader
 
 
+class _Own(NamedTuple):
+    """An array made by `empty`, as it was made."""
+
+    array: weakref.ref[np.ndarray[Any, Any]]
+    dtype: np.dtype[Any]
+    place: int
+
+
 class IsolatedModel(Model):
     """See `Model`."""
 
@@ -115,8 +123,8 @@ class IsolatedModel(Model):
         self._maps: dict[int, Segment] = {}
         self._lent = Leases()  # arrays made by `empty`
         self._lent_extents: dict[int, Extent] = {}
-        #: The same by identity, which is quicker to tell than an address: id -> the array and its place.
-        self._own_arrays: dict[int, tuple[weakref.ref[np.ndarray[Any, Any]], int]] = {}
+        #: The same by identity, which is quicker to tell than an address.
+        self._own_arrays: dict[int, _Own] = {}
         self._lending = threading.RLock()
         self._replacing = threading.Lock()
         #: What former workers count for in `stats`: calls, bytes copied in, bytes copied out.
@@ -345,8 +353,16 @@ class IsolatedModel(Model):
             base = array.base
             if base is None:
                 continue
-            known = self._own_arrays.get(id(array))
-            place = known[1] if known is not None and known[0]() is array else self._place_of(array, base)
+            own = self._own_arrays.get(id(array))
+            if (
+                own is not None
+                and own.array() is array
+                and array.dtype is own.dtype  # both can be set in place
+                and array.flags.c_contiguous
+            ):
+                place: int | None = own.place
+            else:
+                place = self._place_of(array, base)
             if place is not None:
                 outside.append(index)
                 places.append(place)
@@ -506,7 +522,7 @@ class IsolatedModel(Model):
             array = np.ndarray(shape, dtype, extent.segment.map, extent.offset)  # type: ignore[call-overload]
             self._lent_extents[extent.place] = extent
             self._lent.lend(extent.place, [array])
-            self._own_arrays[id(array)] = weakref.ref(array), extent.place
+            self._own_arrays[id(array)] = _Own(weakref.ref(array), array.dtype, extent.place)
             return array  # type: ignore[no-any-return]
 
     def _allocate(self, size: int) -> Extent:
@@ -521,7 +537,7 @@ class IsolatedModel(Model):
         with self._lending:
             for place in self._lent.collect():
                 self._arena.free(self._lent_extents.pop(place))
-            for key in [key for key, (array, _) in self._own_arrays.items() if array() is None]:
+            for key in [key for key, own in self._own_arrays.items() if own.array() is None]:
                 del self._own_arrays[key]
 
     def _grow(self, size: int) -> Segment:

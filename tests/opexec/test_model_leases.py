@@ -342,6 +342,22 @@ def test_more_arrays_of_empty_than_a_record_has_room_for() -> None:
                 ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy would rather have views made
+def test_an_array_of_empty_that_is_changed_in_place() -> None:
+    with opexec.load(source("echo")) as model:
+        x = model.empty("x", (2, 3), np.float64)
+        x.shape = (3, 2)
+        x[...] = [[1, 2], [3, 4], [5, 6]]
+        for change in (
+            lambda: setattr(x, "dtype", ">f8"),
+            lambda: setattr(x, "dtype", np.int64),
+            lambda: setattr(x, "strides", (8, 24)),
+        ):
+            np.testing.assert_array_equal(model.infer({"x": x})["x"], x)
+            change()
+            np.testing.assert_array_equal(model.infer({"x": x})["x"], x)
+
+
 def test_an_array_of_empty_in_several_places_at_once() -> None:
     with opexec.load(source("echo")) as model:
         x = model.empty("x", (10,), np.int32)
