@@ -142,6 +142,14 @@ class Packer:
             for stock in list(self._stocks.values()):
                 self._empty(stock)
 
+    def close(self):
+        """Let go of all blocks, so that their memory goes with the last array over it."""
+        with self._lock:
+            for stock in list(self._stocks.values()) + self._leaving:
+                stock.free.clear()
+            self._stocks.clear()
+            self._last = None
+
     def _pack_slowly(self, key, arrays):
         names, _, _, note, outside = key
         encoded, capacities = text_capacities(arrays)

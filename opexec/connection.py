@@ -36,6 +36,9 @@ _FOLLOW_S = 0.05
 #: What a worker says of an exception.
 _ERROR_PARTS = ("type", "message", "traceback")
 
+#: Has the reader's role once the connection is closed.
+_THE_END = object()
+
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
@@ -61,13 +64,14 @@ class Connection:
         self._closed = False
         self._segment = memory.create(CHANNEL_BYTES)
         write_header(self._segment.map, PROTOCOL)
+        connection = weakref.proxy(self)  # no cycle: what nobody holds goes at once, with its memory
         self.channel = Channel(
             self._segment.map,
             CALLER,
             WORKER,
             process.control,
             (self._fds[0], self._fds[1]),
-            self._on_message,
+            lambda message, fds: connection._on_message(message, fds),
             attaches=False,
             behind_lock=True,
         )
@@ -481,12 +485,12 @@ class Connection:
         # Whoever still reads must be out of `poll` before the descriptors go.
         self.channel.bell.ring_own()
         give_up = time.monotonic() + 1
-        while not self.take_role(self) and time.monotonic() < give_up:
+        while not self.take_role(_THE_END) and time.monotonic() < give_up:
             time.sleep(0.001)
         self.process.close(grace)
         self.outputs.close()
         self._memory.forget(self._segment)
-        if self._role.get(0) is self:
+        if self._role.get(0) is _THE_END:
             self.channel.bell.close()
         self._closed = True
         _connections.discard(self)

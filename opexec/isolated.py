@@ -118,8 +118,10 @@ class IsolatedModel(Model):
         self._timeout = timeout
         self._wait = wait
         self._memory = SharedMemory(shm_limit)
-        self._arena = Arena(self._grow)
-        self._packer = Packer(self._arena, self._examine)
+        # Weakly: a model that nobody holds any more goes at once, with its memory, and not when cycles are collected.
+        model = weakref.proxy(self)
+        self._arena = Arena(lambda size: model._grow(size))
+        self._packer = Packer(self._arena, lambda names, arrays: model._examine(names, arrays))
         self._maps: dict[int, Segment] = {}
         self._lent = Leases()  # arrays made by `empty`
         self._lent_extents: dict[int, Extent] = {}
@@ -356,9 +358,9 @@ class IsolatedModel(Model):
             own = self._own_arrays.get(id(array))
             if (
                 own is not None
-                and own.array() is array
-                and array.dtype is own.dtype  # both can be set in place
+                and array.dtype is own.dtype  # both of these can be set in place
                 and array.flags.c_contiguous
+                and own.array() is array
             ):
                 place: int | None = own.place
             else:
@@ -549,6 +551,7 @@ class IsolatedModel(Model):
         return segment
 
     def _forget_segments(self) -> None:
+        self._packer.close()
         for segment in self._arena.segments.values():
             self._memory.forget(segment)
 
