@@ -159,7 +159,7 @@ def test_an_answer_where_the_caller_holds_another(broken: Callable[..., Model]) 
         np.testing.assert_array_equal(held, X * 2)
 
 
-@pytest.mark.parametrize("place", [None, 0, -1, {"add": 1}, {"add": 1 << 30}], ids=str)
+@pytest.mark.parametrize("place", [None, -1, {"add": 1 << 30}], ids=str)
 def test_a_late_answer_that_is_forged(broken: Callable[..., Model], gate: Gate, place: Any) -> None:
     """Its caller has given up, so nobody looks at the block; nothing that the caller holds may suffer."""
     with broken("forger", {} if place is None else {"place": place}) as model:
@@ -246,7 +246,7 @@ def test_a_worker_that_never_rings(broken: Callable[..., Model]) -> None:
                 np.testing.assert_array_equal(way(model), X * 2)
 
 
-@pytest.mark.parametrize("word", [0, 2, -2, 1, -1, 1 << 62], ids=str)
+@pytest.mark.parametrize("word", [0, 2, -1, 1 << 62], ids=str)
 def test_a_sleep_word_that_says_anything(broken: Callable[..., Model], word: int) -> None:
     with broken("sleepless", word, wait="block") as model:
         for way in (by_infer, by_infer, *WAYS):
@@ -259,41 +259,25 @@ def test_a_sleep_word_that_says_anything(broken: Callable[..., Model], word: int
 NAME, DTYPE, SHAPE, SIZE, OFFSET = range(5)
 TENSOR = ["tensors", 0]
 
-# In the plan of one float64 tensor of shape [4].
+# In the plan of one float64 tensor of shape [4]; one or two of each field. The tests of ipc try all that a plan can say.
 PLANS: dict[str, tuple[list[Any], str]] = {
     "another id": ([[["id"], 99]], "names plan [0-9]+, which was never announced"),
     "a negative id": ([[["id"], -1]], "plan: id is -1"),
-    "an id that is no number": ([[["id"], "x"]], "plan: id is 'x'"),
-    "no id": ([[["id"], "DELETE"]], "a plan that cannot be read: KeyError"),
     "no tensors": ([[["tensors"], "DELETE"]], "a plan that cannot be read"),
-    "tensors that are no list": ([[["tensors"], 5]], "a plan that cannot be read"),
-    "a tensor that is no list": ([[TENSOR, None]], "a plan that cannot be read"),
-    "a tensor with too little said": ([[TENSOR, ["y", "<f8", [4]]]], "a plan that cannot be read"),
     "a dtype nobody knows": ([[[*TENSOR, DTYPE], "<f9"]], "a dtype that cannot be read: '<f9'"),
     "Python objects": ([[[*TENSOR, DTYPE], "|O"]], r"a dtype that cannot be read: '\|O'"),
-    "an extension nobody knows": ([[[*TENSOR, DTYPE], "@float5"]], "a dtype that cannot be read: '@float5'"),
-    "a dtype of nothing": ([[[*TENSOR, DTYPE], None]], "a dtype that cannot be read"),
     "a dtype of another size": ([[[*TENSOR, DTYPE], "<f4"]], "has 32 bytes; .* make 16"),
     "texts where there are numbers": ([[[*TENSOR, DTYPE], "#string"]], "has 32 bytes for 4 elements"),
     "too high a rank": ([[[*TENSOR, SHAPE], [1] * 33 + [4]]], "expected at most 32 dimensions"),
-    "a shape that is no list": ([[[*TENSOR, SHAPE], 4]], "the shape of tensor 'y' is 4"),
-    "a negative dimension": ([[[*TENSOR, SHAPE], [-4]]], "a dimension of tensor 'y' is -4"),
-    "a fractional dimension": ([[[*TENSOR, SHAPE], [4.0]]], "a dimension of tensor 'y' is 4.0"),
     "a larger shape": ([[[*TENSOR, SHAPE], [5]]], "has 32 bytes; .* make 40"),
-    "a shape without end": ([[[*TENSOR, SHAPE], [1 << 38] * 8]], "is larger than any memory"),
-    "a larger size": ([[[*TENSOR, SIZE], 64]], "has 64 bytes; .* make 32"),
-    "a negative size": ([[[*TENSOR, SIZE], -32]], "the size of tensor 'y' is -32"),
     "an offset between": ([[[*TENSOR, OFFSET], 8]], "lies at byte 8"),
     "an offset past the end": ([[[*TENSOR, OFFSET], 64]], "lies at byte 64 and is 32 long; the block has 64"),
-    "a negative offset": ([[[*TENSOR, OFFSET], -64]], "the offset of 'y' is -64"),
     "a tensor outside the block": ([[[*TENSOR, OFFSET], -1]], "leaves tensors outside the block"),
     "a block that is too small": ([[["size"], 16]], "lies at byte 0 and is 32 long; the block has 16"),
     "a block larger than its segment": (
         [[["size"], 1 << 30]],
         "names 1073741824 bytes at [0-9]+ of segment [0-9]+, which has",
     ),
-    "a block without end": ([[["size"], 1 << 60]], "plan: size is"),
-    "a table nobody needs": ([[["table"], 0]], "a table of places"),
 }
 
 
@@ -304,16 +288,7 @@ def test_a_plan(broken: Callable[..., Model], change: str) -> None:
         assert_broken(model, words)
 
 
-STRUCTURES = [
-    "nonsense",
-    None,
-    [],
-    ["tuple", "array", "array"],
-    ["dict", ["y"]],
-    ["dict", [["y"]], "array"],
-    5,
-    [[[]]],
-]
+STRUCTURES = ["nonsense", ["tuple", "array", "array"], ["dict", [["y"]], "array"]]
 
 
 @pytest.mark.parametrize("structure", STRUCTURES, ids=str)
@@ -325,10 +300,8 @@ def test_a_result_put_together_wrongly(broken: Callable[..., Model], structure: 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"offsets": [0, 3, 1]}, "text offsets are not in order"),
         ({"offsets": [0, 3, 1 << 40]}, "reach past the [0-9]+ bytes"),
         ({"offsets": [1, 3, 6]}, "text offsets are not in order"),
-        ({"offsets": [0, 1 << 63, 6]}, "text offsets are not in order"),
         ({"payload": [0xFF, 0xFE, 0xFD, 1, 2, 3]}, "a text is not UTF-8"),
     ],
     ids=str,

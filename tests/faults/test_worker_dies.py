@@ -113,8 +113,13 @@ def nothing_stays() -> Any:
 # ---- while loading
 
 
-@pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("how", ["exit", "SIGKILL", "SIGSEGV"])
+@pytest.mark.parametrize(
+    ("how", "python"),
+    [
+        *((how, "caller's") for how in ("exit", "SIGKILL", "SIGSEGV")),
+        pytest.param("SIGSEGV", "3.7", marks=pytest.mark.slow),
+    ],
+)
 def test_while_loading(how: str, python: str) -> None:
     with pytest.raises(WorkerDied) as caught:
         opexec.load(source(f"{how}_while_loading"), env=interpreter(python))
@@ -158,8 +163,13 @@ def test_a_caller_that_is_interrupted_while_loading_leaves_no_worker(gate: Gate)
 # ---- while running
 
 
-@pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("how", DEATHS)
+@pytest.mark.parametrize(
+    ("how", "python"),
+    [
+        *((how, "caller's") for how in DEATHS),
+        *(pytest.param(how, "3.7", marks=pytest.mark.slow) for how in ("exit", "SIGSEGV")),
+    ],
+)
 def test_while_running(how: str, python: str) -> None:
     with opexec.load(source("mortal"), env=interpreter(python)) as model:
         assert_works(model)
