@@ -94,16 +94,16 @@ class Arena:
 
     def allocate(self, size):
         """An extent of `size` bytes rounded up to ALIGNMENT. Raises NoRoom when the arena cannot grow."""
-        size = max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
         with self._lock:
             extent = self.find(size)
             if extent is None:
-                self.add(self._grow(size))
+                self.add(self._grow(_aligned(size)))
                 extent = self.find(size)
             return extent
 
     def find(self, size):
-        """An extent of `size` bytes (a multiple of ALIGNMENT) from the segments there are, or None."""
+        """An extent of `size` bytes rounded up to ALIGNMENT from the segments there are, or None."""
+        size = _aligned(size)
         with self._lock:
             for room in self._rooms.values():
                 offset = room.take(size)
@@ -115,3 +115,7 @@ class Arena:
         """Take an extent back. It must have come from `allocate` and be freed once."""
         with self._lock:
             self._rooms[extent.segment.id].give(extent.offset, extent.size)
+
+
+def _aligned(size):
+    return max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)

@@ -28,6 +28,9 @@ _LOOKS = range(24)
 #: How long to look before blocking, in nanoseconds. Longer spins slow the other side down more than a wake-up costs.
 _SPIN_NS = 50_000
 
+#: The same for the calling side after it woke the other one: a wake-up and an answer out of cold caches take that long.
+_SPIN_WAKING_NS = 200_000
+
 #: The same for the answering side where it expects a call: rung for ahead of it, or after it woke the caller. A call then takes several
 #: times as long as usual, because a nap leaves nothing of either side in the processor's caches.
 _SPIN_EXPECTING_NS = 400_000
@@ -79,6 +82,11 @@ class Doorbell:
             self._write(self._peer_fd)
             self._rung = nap  # last: interrupted before it, the nap is rung for once more, and not never
         return True
+
+    def rouse(self):
+        """Wake the other side ahead of a record, if it sleeps. Without a fence: whether it does is looked at again after publishing."""
+        if self._words[self._peer_at] & 1:
+            self.ring()
 
     def ring_again(self):
         """Ring whatever the other side has announced: for who has waited so long that a ring may be lost, or the announcement wrong."""
@@ -170,8 +178,7 @@ class Block:
 class Adaptive:
     """When both matter: looks for as long as an answer between two awake sides takes, then sleeps.
 
-    The side that calls sleeps at once where it had to wake the other side (the answer takes a wake-up anyway, and looking keeps the core
-    from it), where recent looking was in vain, and beside busy Python threads, from which each look would have to win the interpreter.
+    The side that calls sleeps at once where recent looking was in vain.
     The side that answers looks longer where it expects a call: if it slept too, the pair would wake each other for every call.
     """
 
@@ -202,13 +209,11 @@ class Adaptive:
         """How long to look, in nanoseconds."""
         if self._answers:
             return _SPIN_EXPECTING_NS if woke_peer else _SPIN_NS
-        if woke_peer:
-            return 0
         if self._vain >= _PATIENCE:
             self._waits += 1
             if self._waits % _RETRY:
                 return 0
-        return _SPIN_NS
+        return _SPIN_WAKING_NS if woke_peer else _SPIN_NS
 
 
 def usable_cores():

@@ -1,7 +1,7 @@
 """Packing a message's tensors into one block, by a plan kept for each signature.
 
 A block that comes back stays with its plan, with its views made, so a signature seen before costs a look-up and the copying. Blocks
-return to the arena when their plan is the oldest of too many, or when the arena can grow no more.
+return to the arena when their plan is the oldest of too many, or was not used since the arena was last short of room.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class Stock:
     `key` is the signature it is for, `expected` pairs of dtype and shape, one a tensor; `examined` is what the packer's `examine` found out.
     """
 
-    __slots__ = ("key", "expected", "plan", "examined", "free", "made", "used", "retired")
+    __slots__ = ("key", "expected", "plan", "examined", "large", "free", "made", "used", "retired")
 
     def __init__(self, key, plan, examined):
         self.key = key
         self.expected = tuple(zip(key[1], key[2]))
         self.plan = plan
         self.examined = examined
+        self.large = plan.copied > _LARGE
         self.free = []
         self.made = 0
         self.used = True
@@ -98,8 +99,9 @@ class Packer:
         `outside` are the indices, in order, of tensors that lie in shared memory already. Raises NoRoom, TypeError or ValueError.
         """
         stock = self._last
-        if self.rouse is not None and (stock is None or stock.plan.copied <= _LARGE):
-            self.rouse()
+        rouse = self.rouse
+        if rouse is not None and (stock is None or not stock.large):
+            rouse()
         if stock is None or not stock.fits(names, arrays, note, outside):
             key = (names, tuple(map(_dtype, arrays)), tuple(map(_shape, arrays)), note, outside)
             stock = self._stocks.get(key)
@@ -115,8 +117,11 @@ class Packer:
             self.give(block)
             return self._pack_slowly(stock.key, arrays)
         try:
-            if stock.plan.copied > _LARGE and self.rouse is not None:
-                stock.plan.fill_and_rouse(block.views, arrays, self.rouse)
+            if stock.large and rouse is not None:
+                stock.plan.fill_and_rouse(block.views, arrays, rouse)
+            elif stock.plan.whole:
+                for view, array in zip(block.views, arrays):
+                    view[...] = array
             else:
                 stock.plan.fill(block.views, arrays, {})
         except BaseException:
@@ -195,13 +200,26 @@ class Packer:
 
     def _make(self, stock):
         with self._lock:
-            try:
-                extent = self.arena.allocate(stock.plan.size)
-            except NoRoom:
-                self.trim()
-                extent = self.arena.allocate(stock.plan.size)
+            size = stock.plan.size
+            extent = self.arena.find(size)
+            if extent is None:
+                self._empty_idle()
+                try:
+                    extent = self.arena.allocate(size)
+                except NoRoom:
+                    self.trim()
+                    extent = self.arena.allocate(size)
             stock.made += 1
             return Block(stock, extent)
+
+    def _empty_idle(self):
+        # Signatures come and go. What was not used since memory last ran short goes back, so that the arena does not grow with each
+        # new one; of those in use none loses its blocks.
+        for stock in list(self._stocks.values()):
+            if stock.used:
+                stock.used = False
+            else:
+                self._empty(stock)
 
     def _retire_oldest(self, newest):
         # A plan may go only when all its blocks are back: then no record names it, on neither side. Used since the last

@@ -219,7 +219,7 @@ class Connection:
     @property
     def rouse(self) -> Callable[[], object] | None:
         """What wakes the worker for a call that is coming; None where that could only get in the way, with a single core."""
-        return None if isinstance(self._strategy, Block) else self.channel.bell.ring
+        return None if isinstance(self._strategy, Block) else self.channel.bell.rouse
 
     # Reading
 

@@ -239,12 +239,12 @@ class IsolatedModel(Model):
 
     def _run(self, link: _Link, call: Call) -> list[Any]:
         """Send a prepared call, wait for its answer and give the arrays in it."""
-        woke = self._send(link, call)
+        connection = link.connection
         try:
-            link.connection.wait(call, woke)
+            connection.wait(call, connection.send(call))
             return self._views(link, call)
         except BaseException:
-            link.connection.calls.abandon(call)
+            connection.calls.abandon(call)
             raise
 
     def _views(self, link: _Link, call: Call) -> list[Any]:

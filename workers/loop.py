@@ -64,7 +64,7 @@ class _Server:
         self.arena = Arena(self._grow)
         self.packer = Packer(self.arena)
         if not isinstance(self.wait, Block):
-            self.packer.rouse = self.channel.bell.ring
+            self.packer.rouse = self.channel.bell.rouse
         self.out = {}  # blocks the caller may be looking at, by place
         self.reserved = []
         self.model = platforms.Platform()  # until it is loaded

@@ -421,10 +421,15 @@ def test_who_blocks_looks_once():
     assert wait(Block(), Words(1))[:2] == (False, 1)
 
 
-def test_a_caller_that_had_to_wake_the_worker_sleeps_at_once_and_a_worker_waits_longer():
-    calling, answering = CALLS(), ANSWERS()
-    assert wait(calling, Words(NEVER), woke_peer=True)[2] < wait(CALLS(), Words(NEVER))[2] / 10
-    assert wait(answering, Words(NEVER), woke_peer=True)[2] > 2 * wait(ANSWERS(), Words(NEVER))[2]
+@pytest.mark.parametrize("side", [CALLS, ANSWERS])
+def test_each_side_looks_longer_where_a_nap_lies_behind_the_other(side):
+    assert wait(side(), Words(NEVER), woke_peer=True)[2] > 2 * wait(side(), Words(NEVER))[2]
+
+
+def test_a_caller_that_wakes_the_worker_in_vain_soon_sleeps_at_once():
+    calling = CALLS()
+    looks = [wait(calling, Words(NEVER), woke_peer=True)[2] for _ in range(4)]
+    assert looks[3] < looks[0] / 10
 
 
 def test_spinning_in_vain_stops_and_is_tried_again():

@@ -72,6 +72,26 @@ def read(block):
 # Blocks and signatures
 
 
+def test_signatures_that_come_and_go_do_not_each_keep_their_memory(packers):
+    packer = packers()
+    size = 1 << 16
+    for count in range(40):
+        packer.give(packer.pack(NAMES, [np.zeros(size + count, np.uint8)], 0))
+    assert packer.arena.size < 4 * size
+
+
+def test_signatures_in_turn_keep_their_blocks_when_memory_runs_short(packers):
+    packer = packers()
+    turn = [np.zeros(1 << 16, np.uint8), np.zeros(1 << 17, np.uint8)]
+    blocks = []
+    for _ in range(5):
+        for array in turn:
+            block = packer.pack(NAMES, [array], 0)
+            blocks.append(block)
+            packer.give(block)
+    assert blocks[-2:] == blocks[2:4] == blocks[4:6], "each signature uses its own block again"
+
+
 def test_a_signature_seen_before_uses_its_blocks_again(packers):
     examined = []
     packer = packers(examine=lambda names, arrays: examined.append(names) or {"n": 3})
@@ -137,6 +157,17 @@ def test_what_cannot_be_planned_is_an_error_and_nothing_is_kept(packers):
     assert packer.plan_ids == set() and packer.arena.size == 0
 
 
+class Interrupted:
+    """Looks like an array, and Ctrl-C comes while it is copied."""
+
+    def __init__(self, array):
+        self.dtype = array.dtype
+        self.shape = array.shape
+
+    def __array__(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+
 def test_a_block_whose_filling_failed_comes_back(packers, monkeypatch):
     packer = packers()
     packer.give(packer.pack(NAMES, [np.zeros(3)], 0))
@@ -147,7 +178,7 @@ def test_a_block_whose_filling_failed_comes_back(packers, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("opexec.ipc.plan.Plan.fill", interrupted)
-        for array in (np.zeros(3), texts("b"), np.zeros(5)):
+        for array in (Interrupted(np.zeros(3)), texts("b"), np.zeros(5)):
             with pytest.raises(KeyboardInterrupt):
                 packer.pack(NAMES, [array], 0)
     assert_all_free(packer)
