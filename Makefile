@@ -7,8 +7,9 @@
 # Each does its own set-up in .venv. PYTHON=/path/to/python3 chooses the interpreter, ARGS="-k name" goes to pytest or the benchmark.
 
 bin := .venv/bin
-oldest := ipc workers tests/conftest.py tests/foreign/run.py tests/ipc tests/workers \
-    $(addprefix tests/frameworks/,conftest.py onnx_cases.py run.py torchscript_cases.py)
+oldest := ipc workers tests/conftest.py tests/models.py tests/faults/broken_models.py tests/foreign/run.py tests/ipc tests/workers \
+    $(addprefix tests/frameworks/,conformance.py conftest.py run.py subject.py write_subject.py) \
+    $(wildcard $(addprefix tests/frameworks/*_,cases.py factories.py models.py subjects.py))
 
 # An empty HOME would mean the root folder; without one the account's own is taken.
 ifeq ($(HOME),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-COMMANDS = {"latency": "benchmarks.latency"}
+COMMANDS = {"frameworks": "benchmarks.frameworks.command", "latency": "benchmarks.latency"}
 
 
 def main() -> int:

@@ -1,22 +1,18 @@
 """The process in which one contender lives; its parent, the run (`driver_process.py`), asks and gets answers.
 
 A process each, so that no contender sees another's threads, sockets or memory, and so that one may need other
-packages than the next. Messages are JSON over an inherited socket; the answer to `measure` is followed by the
-samples, int64. The garbage collector is off here, and the process is killed with its parent.
+packages than the next. The garbage collector is off here, and the process is killed with its parent.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import multiprocessing.connection
 import sys
-import traceback
 from typing import Any
 
 import numpy as np
 
-from benchmarks import processes, sampling
+from benchmarks import answering, processes, sampling
 from benchmarks.contender import Call, Contender, Options, Unavailable, contender_class
 from benchmarks.workloads import Inputs, Workload
 
@@ -74,28 +70,8 @@ class Driver:
 def main(descriptor: int, parent: int) -> None:
     processes.die_with_parent(parent)
     gc.disable()
-    connection: multiprocessing.connection.Connection = multiprocessing.connection.Connection(descriptor)
     driver = Driver()
-    while True:
-        try:
-            message = json.loads(connection.recv_bytes())
-        except EOFError:
-            break
-        ask = message.pop("do")
-        samples = None
-        try:
-            if ask == "measure":
-                answer, samples = driver.measure(**message)
-            else:
-                answer = getattr(driver, ask)(**message)
-        except Unavailable as reason:
-            answer = {"unavailable": str(reason)}
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        connection.send_bytes(json.dumps(answer).encode())
-        if samples is not None:
-            connection.send_bytes(samples.tobytes())
+    answering.serve(descriptor, driver, Unavailable)
     driver.close()
 
 

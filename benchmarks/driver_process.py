@@ -94,21 +94,28 @@ class DriverProcess:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        root = str(Path(__file__).resolve().parent.parent)
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        # No contender computes anything; threads of a linear algebra library would only be in the way of forks.
-        environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
         with theirs:
             self._process = psutil.Popen(
-                [self._python, "-m", "benchmarks.driver", str(theirs.fileno()), str(os.getpid())],
+                [self._python, *self._program(), str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
             )
         self._connection = multiprocessing.connection.Connection(ours.detach())
+
+    def _program(self) -> list[str]:
+        """What the interpreter runs; the descriptor to answer on and the parent's process id are appended."""
+        return ["-m", "benchmarks.driver"]
+
+    def _environment(self) -> dict[str, str]:
+        root = str(Path(__file__).resolve().parent.parent)
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        # No contender computes anything; threads of a linear algebra library would only be in the way of forks.
+        environment["OPENBLAS_NUM_THREADS"] = environment["OMP_NUM_THREADS"] = "1"
+        return environment
 
     def _ask(self, ask: str, **arguments: Any) -> dict[str, Any]:
         assert self._connection is not None

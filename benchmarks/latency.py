@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rounds",
-        type=_positive,
+        type=positive,
         help=f"default {grid.MINIMUM_ROUNDS}, with --quick 3; below {grid.MINIMUM_ROUNDS} decides nothing",
     )
     parser.add_argument(
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1 round, got {value}")

@@ -1,19 +1,26 @@
-"""Times single calls, one clock reading before and one after each."""
+"""Times single calls, one clock reading before and one after each.
+
+Needs nothing but numpy and Python >= 3.7: benchmarks/frameworks/in_process.py times calls with it where the models' frameworks are.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.contender import Call
-from benchmarks.workloads import Inputs
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
-Samples = npt.NDArray[np.int64]
+    from benchmarks.contender import Call
+    from benchmarks.workloads import Inputs
+
+    Samples = npt.NDArray[np.int64]
+else:
+    Samples = np.ndarray
 _OVERHEAD_SAMPLES = 5_000
 
 

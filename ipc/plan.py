@@ -212,6 +212,12 @@ class Plan:
             for dtype, shape, size, offset in zip(self.dtypes, self.shapes, self.sizes, self.offsets)
         ]
 
+    def spans(self, start):
+        """Which bytes of a mapping the tensors of a block that begins at `start` take up, as slices. For plans that are `whole`."""
+        return [
+            slice(start + offset, start + offset + size) for offset, size in zip(self.offsets, self.sizes)
+        ]
+
     def holds(self, capacities):
         """Whether texts that need these capacities (`text_capacities`) fit into the block."""
         return all(

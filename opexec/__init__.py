@@ -1,7 +1,7 @@
 """opexec: models of mixed age and framework in one program, each in its own process and interpreter, called through shared memory.
 
-The rooms: `model` and its two kinds (`isolated`, `inprocess`) are what a user calls; `loading` makes them; `environment` and what it
-builds on find and build interpreters; `worker` and `connection` run and call one process. `workers` runs in the foreign interpreter, `ipc`
+The rooms: `model` and its two kinds (`isolated`, `inprocess`) are what a user calls; `loading` makes them, and `supervisor` many of them
+together; `environment` and what it builds on find and build interpreters; `worker` and `connection` run and call one process. `workers` runs in the foreign interpreter, `ipc`
 on both sides.
 """
 
@@ -22,6 +22,7 @@ from .ipc import VERSION as __version__
 from .loading import load
 from .model import Model, ModelStats, WorkerInfo
 from .spec import TensorSpec
+from .supervisor import Supervisor
 
 __all__ = [
     "BuildError",
@@ -36,6 +37,7 @@ __all__ = [
     "OutOfSharedMemory",
     "ProtocolError",
     "SpecError",
+    "Supervisor",
     "TensorSpec",
     "WorkerDied",
     "WorkerInfo",

@@ -1,23 +1,23 @@
-"""What a caller may pass as a tensor, and what kind of array comes back.
+"""What a caller may pass as a tensor: `to_numpy` turns any accepted input into a numpy array, over the same memory where there is an array already.
 
-`to_numpy` turns any accepted input into a numpy array, over the same memory where there is an array already. `kind_of` finds the one
-kind of array that all inputs are, and its `from_numpy` gives outputs in that kind. Frameworks are looked up among the modules that
-the caller has imported, and never imported from here.
+Arrays of a framework that the caller uses, and how outputs become such arrays, are the matter of `array_kinds`.
 """
 
 from __future__ import annotations
 
+import copy
 import datetime
 import sys
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from . import array_kinds
+from .array_kinds import kind_of as kind_of
 from .errors import SpecError
 from .ipc import wire
 from .spec import TensorSpec
-from .workers.structure import as_array
+from .workers.arrays import as_array
 
 _PYTHON_VALUES = (
     *(bool, int, float, complex, str, bytes, list, tuple),
@@ -32,8 +32,9 @@ def to_numpy(value: object, spec: TensorSpec | None, name: str) -> np.ndarray[An
     """The numpy array for the input `name`.
 
     Without a copy: numpy arrays (an exact ndarray is returned as it is, a subclass as a plain view), torch tensors in host memory
-    (detached; bfloat16 and the float8 kinds keep their bits), memoryviews and other buffers, and mostly what has ``__array__`` or
-    ``__dlpack__``. A numpy scalar becomes a 0-d array of its own dtype.
+    (detached; bfloat16 and the float8 kinds keep their bits), TensorFlow's eager tensors and jax's arrays there, memoryviews and other
+    buffers, and mostly what has ``__array__`` or ``__dlpack__``. A numpy scalar becomes a 0-d array of its own dtype. cupy's arrays are
+    copied from their GPU.
 
     Python's numbers, strings, bytes and dates, and nested lists or tuples of them, become an array of the dtype in `spec`. A float
     does not become an int, nor a str a number, and nothing wraps around or overflows to infinity.
@@ -45,9 +46,13 @@ def to_numpy(value: object, spec: TensorSpec | None, name: str) -> np.ndarray[An
         return value
     if isinstance(value, _PYTHON_VALUES) and not isinstance(value, np.generic):
         return _from_python(value, spec, name)
-    _refuse_device_memory(value, name)
+    kind = array_kinds.of(value)
+    if kind is None:
+        _refuse_device_memory(value, name)
     try:
-        array = as_array(value)
+        array = None if kind is None else kind.to_numpy(value, name)
+        if array is None:
+            array = as_array(value)
         if array is None:
             array = _from_buffer(value)
     except TypeError as error:
@@ -62,16 +67,7 @@ def to_numpy(value: object, spec: TensorSpec | None, name: str) -> np.ndarray[An
 
 def _refuse_device_memory(value: object, name: str) -> None:
     """Raise SpecError for an array in a device's memory: bringing it to the host is the caller's decision."""
-    if isinstance(value, np.ndarray | np.generic):
-        return
-    if _TORCH.owns(value):
-        device = value.device  # type: ignore[attr-defined]
-        if device.type != "cpu":
-            raise SpecError(
-                f"input {name!r} lies on the device {str(device)!r}, not in host memory; pass tensor.cpu()"
-            )
-        return
-    if isinstance(value, type) or not hasattr(value, "__dlpack_device__"):
+    if isinstance(value, np.ndarray | np.generic | type) or not hasattr(value, "__dlpack_device__"):
         return
     try:
         kind, index = value.__dlpack_device__()
@@ -287,7 +283,7 @@ def _element(name: str, index: int, shape: tuple[int, ...]) -> str:
 
 
 def _advice(value: object) -> str:
-    return "; join arrays with np.stack" if isinstance(value, np.ndarray) or _TORCH.owns(value) else ""
+    return "; join arrays with np.stack" if isinstance(value, np.ndarray) or array_kinds.of(value) else ""
 
 
 def _shortened(value: object) -> str:
@@ -300,57 +296,10 @@ def _type_name(value: object) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-# ---- kinds of array
-
-
-class ArrayKind(Protocol):
-    """One framework's arrays: how to know them, and how to make them over a numpy array's memory.
-
-    A framework is added as a small class of this form, in `_KINDS`.
-    """
-
-    #: What users call it: ``"torch"``.
-    name: str
-
-    def owns(self, value: object) -> bool:
-        """Whether `value` is an array of this kind; False while the framework is not imported."""
-
-    def from_numpy(self, array: np.ndarray[Any, Any]) -> Any:
-        """An array of this kind over the memory of `array`, which it keeps alive.
-
-        An array of a dtype that the framework lacks (text, dates, structures, ...) is returned as it is, as numpy's.
-        """
-
-
-class _Torch:
-    name = "torch"
-
-    def owns(self, value: object) -> bool:
-        torch = sys.modules.get("torch")
-        return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
-
-    def from_numpy(self, array: np.ndarray[Any, Any]) -> Any:
-        torch: Any = sys.modules["torch"]
-        extension = wire.extension_name(array.dtype)
-        dtype = getattr(torch, extension or array.dtype.name, None)
-        if not isinstance(dtype, torch.dtype):
-            return array
-        if extension is None:
-            return torch.from_numpy(array)
-        # torch reads these from no numpy array, so the bits go over as integers. (What it calls int4 and so on is laid out otherwise.)
-        if extension == "bfloat16":
-            return torch.from_numpy(array.view(np.int16)).view(dtype)
-        return torch.from_numpy(array.view(np.uint8)).view(dtype) if extension.startswith("float8") else array
-
-
-_TORCH = _Torch()
-_KINDS: tuple[ArrayKind, ...] = (_TORCH,)
-
-
-def kind_of(values: Iterable[object]) -> ArrayKind | None:
-    """The kind of array that all `values` are; None for numpy arrays, a mixture, Python values or no values at all."""
-    values = list(values)
-    for kind in _KINDS:
-        if values and all(map(kind.owns, values)):
-            return kind
-    return None
+def snapshot(value: object, name: str) -> Any:
+    """A copy of an input that nobody else can change: an array of the same kind, or the same Python value."""
+    if isinstance(value, _PYTHON_VALUES) and not isinstance(value, np.generic):
+        return copy.deepcopy(value)
+    array = np.array(to_numpy(value, None, name))
+    kind = array_kinds.of(value)
+    return array if kind is None else kind.from_numpy(array)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # "   Building x @ file:///x", "      Built x @ file:///x", "Installed 2 packages in 5ms".
 _STARTED = re.compile(r"\s*(Downloading|Building) (\S+)(?:.* \(([\d.]+ ?[KMGT]?i?B)\))?")
 _FINISHED = re.compile(r"\s*(?:Downloaded|Built) (\S+)")
+_PREPARED = re.compile(r"Prepared \d+ packages?\b")
 _INSTALLED = re.compile(r"Installed \d+ packages?\b")
 
 
@@ -51,24 +52,50 @@ def _print(text: str) -> None:
 
 
 class UvLog:
-    """Makes steps out of uv's lines: what is being downloaded or compiled now, and the counts."""
+    """Makes steps out of uv's lines: what is being downloaded or compiled now, how much has been, and the counts."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, int] = {}  # sizes in bytes
+        self._done = 0
 
     def __call__(self, line: str) -> None:
         if started := _STARTED.match(line):
             verb, name, size = started.groups()
-            self._under_way.add(name)
+            self._under_way[name] = _bytes(size)
             others = len(self._under_way) - 1
             self._report(
-                f"{verb.lower()} {name}" + f" ({size})" * bool(size) + f" and {others} more" * bool(others)
+                f"{verb.lower()} {name}"
+                + f" ({size})" * bool(size)
+                + f" and {others} more" * bool(others)
+                + f", {readable_size(self._done)} done" * bool(self._done)
             )
         elif finished := _FINISHED.match(line):
-            self._under_way.discard(finished.group(1))
+            self._done += self._under_way.pop(finished.group(1), 0)
+        elif prepared := _PREPARED.match(line):
+            self._report(
+                f"{prepared.group().lower()}" + f", {readable_size(self._done)} downloaded" * bool(self._done)
+            )
         elif installed := _INSTALLED.match(line):
             self._report(f"{installed.group().lower()}; compiling bytecode")
+
+
+def counted(packages: int) -> str:
+    return f"{packages} package{'s' * (packages != 1)}"
+
+
+def readable_size(size: float) -> str:
+    """Bytes as uv writes them: ``"15.0MiB"``."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f}{unit}" if unit == "B" else f"{size:.1f}{unit}"
+        size /= 1024
+    return f"{size:.1f}GiB"
+
+
+def _bytes(size: str | None) -> int:
+    number, unit = re.fullmatch(r"([\d.]*) ?(\w*)", size or "").groups()  # type: ignore[union-attr]
+    return int(float(number or 0) * 1024 ** "BKMGT".index((unit or "B")[0]))
 
 
 class _Board:
@@ -113,14 +140,17 @@ _board = _Board()
 def _display() -> Progress:
     # Imported here: rich takes 50 ms, and most calls find their environment built.
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TimeElapsedColumn
     from rich.table import Column
+    from rich.text import Text
 
-    # Steps first: on a narrow terminal the end of the line, what is being built, is cut off.
-    columns = [
-        TextColumn(text, style=style, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-        for text, style in (("{task.fields[step]}", "none"), ("{task.description}", "dim"))
-    ]
-    return Progress(
-        SpinnerColumn(), TimeElapsedColumn(), *columns, console=Console(stderr=True), transient=True
-    )
+    class StepColumn(ProgressColumn):
+        """The step, and then what is being built: on a narrow terminal the end of the line is cut off."""
+
+        def render(self, task: Task) -> Text:
+            line = Text(no_wrap=True, overflow="ellipsis")
+            return line.append(task.fields["step"]).append("  ").append(task.description, style="dim")
+
+    # Where room is short, rich takes it from columns that may wrap, before all others.
+    kept = (SpinnerColumn(table_column=Column(no_wrap=True)), TimeElapsedColumn(Column(no_wrap=True)))
+    return Progress(*kept, StepColumn(Column(no_wrap=False)), console=Console(stderr=True), transient=True)

@@ -2,6 +2,7 @@
 
     <root>/interpreters/   one JSON file an interpreter: what it said of itself, and what must be unchanged for that to hold
     <root>/environments/   one folder an environment
+    <root>/requests/       one JSON file a request for an environment: which of them it led to
     <root>/overlays/       one folder for each implementation, ABI and platform
     <root>/bytecode/       opexec's own rooms, compiled for the interpreters of workers
     <root>/demo/           the model that the demo runs
@@ -19,6 +20,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,33 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def touch(path: Path, every: float = 60.0) -> None:
+    """Set a file's time to now, unless that is less than `every` seconds ago; a cache that cannot be written to is left as it is."""
+    with contextlib.suppress(OSError):
+        if 0 <= time.time() - path.stat().st_mtime < every:
+            return
+    with contextlib.suppress(OSError):
+        path.touch()
+
+
+def disk_usage(folder: Path) -> int:
+    """The bytes that a folder takes on disk: blocks, each file with several names in it once, links not followed."""
+    total = folder.lstat().st_blocks * 512
+    seen: set[tuple[int, int]] = set()
+    folders = [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                total += status.st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+    return total
 
 
 def digest(value: Any) -> str:

@@ -144,6 +144,8 @@ class Connection:
         with self._sending:
             if self.dead is not None:
                 raise self.ended()
+            if self.outputs.eager and self.outputs.leases.ended:
+                self.outputs.collect()
             tail = producer.tail
             self.sent = id = self.sent + 1
             due, self.outputs.due = self.outputs.due, 0

@@ -6,6 +6,8 @@ catches whatever opexec raises; where Python has a matching built-in (ValueError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class OpexecError(Exception):
     """Base class of every error raised by opexec."""
@@ -30,16 +32,43 @@ class BuildError(OpexecError):
     """An environment cannot be built: no interpreter fits, or the requirements cannot be installed together."""
 
 
+class PackageError(OpexecError, ValueError):
+    """A model package (or a problem's file) is broken, unsafe or not what it says it is.
+
+    `package` is its path; `file` the file in it that is wrong, and `field` the place in that file (``"input_spec[0].dtype"``), each None
+    where there is no such thing.
+    """
+
+    def __init__(
+        self, message: str, *, package: str, file: str | None = None, field: str | None = None
+    ) -> None:
+        parts = [_printable(part) for part in (package, file, field) if part is not None]
+        super().__init__(": ".join([*parts, message]))
+        self.package = package
+        self.file = file
+        self.field = field
+
+
+def _printable(name: str) -> str:
+    """A name out of a file that nobody has checked, made fit for a terminal."""
+    shown = name if name.isprintable() else ascii(name)[1:-1]
+    return shown if len(shown) <= 300 else shown[:300] + "..."
+
+
 class LoadError(OpexecError):
     """A model could not be loaded.
 
     `stage` is where it stopped: ``"source"`` (what to load was not understood), ``"spawn"`` (the interpreter did not start),
-    ``"handshake"`` (the worker started but cannot serve), or ``"load"`` (the model's file or factory failed).
+    ``"handshake"`` (the worker started but cannot serve), or ``"load"`` (the model's file or factory failed); ``"device"``: there is no
+    such GPU; ``"several"``: of the models that `Supervisor.load_all` was to load, those in `failures` failed, each with its own error.
     """
 
-    def __init__(self, message: str, *, stage: str) -> None:
+    def __init__(
+        self, message: str, *, stage: str, failures: Mapping[str, BaseException] | None = None
+    ) -> None:
         super().__init__(message)
         self.stage = stage
+        self.failures = dict(failures or {})
 
 
 class WorkerDied(OpexecError):

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import ArrayKind, kind_of, to_numpy
+from .array_kinds import ArrayKind, kind_of
+from .arrays import to_numpy
 from .errors import ModelClosed, ModelError, OpexecError
 from .ipc.wire import is_text
 from .model import Model, ModelStats, WorkerInfo, subset
@@ -162,6 +163,13 @@ class InProcessModel(Model):
                 if len(self._approved) > _SIGNATURES_KEPT:
                     self._approved.clear()
                 self._approved.add((inputs, outputs))
+
+    @property
+    def ready(self) -> bool:
+        return not self._closed
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        self._check_open()
 
     def restart(self) -> None:
         raise OpexecError(f"model {self.name!r} runs in this process: there is no worker to replace")

@@ -45,8 +45,26 @@ _UNWANTED = (
 )
 
 
+# What uv says where the network, and not the request, is at fault.
+_NETWORK = re.compile(
+    r"error sending request|client error \(|tcp connect error|dns error|connection (?:refused|reset|closed)|timed out"
+    r"|request failed after|network was disabled|network connectivity is disabled",
+    re.IGNORECASE,
+)
+
+
 class UvFailed(Exception):
     """uv ended with an error; the text is what it said."""
+
+    @property
+    def lacks_network(self) -> bool:
+        """Whether it failed because an index could not be reached, or because it was told not to try."""
+        return bool(_NETWORK.search(str(self)))
+
+    @property
+    def is_resolution(self) -> bool:
+        """Whether no versions fit the requirements: the answer of a resolver that knew all there is to know."""
+        return "No solution found" in str(self) and not self.lacks_network
 
 
 @dataclass(frozen=True)
@@ -57,8 +75,18 @@ class Settings:
     pip_options: tuple[str, ...] = ()
 
 
-def settings(environ: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> Settings:
-    """What pip's configuration says and uv has no setting of its own for."""
+def settings(
+    environ: Mapping[str, str] = os.environ,
+    prefix: str = sys.prefix,
+    *,
+    index_url: str | None = None,
+    extra_index_urls: Sequence[str] = (),
+    find_links: Sequence[str] = (),
+) -> Settings:
+    """What pip's configuration says and uv has no setting of its own for, and above both what is given here.
+
+    As on pip's command line: `index_url` takes the place of the one configured, the others come before those configured.
+    """
     pip = pip_config.read(environ, prefix)
     found: dict[str, str] = {}
 
@@ -77,13 +105,26 @@ def settings(environ: Mapping[str, str] = os.environ, prefix: str = sys.prefix) 
         # pip takes the best version that any index has. uv's default is to look no further than the first index that knows
         # the name, so a mirror that holds one old version of a package would hide all others.
         fill("UV_INDEX_STRATEGY", "unsafe-best-match")
+    if index_url:
+        found["UV_DEFAULT_INDEX"] = index_url
+        if environ.get("UV_INDEX_URL"):  # the older name of the same setting
+            found["UV_INDEX_URL"] = index_url
+    if extra_index_urls:
+        configured = found.get("UV_INDEX") or environ.get("UV_INDEX", "")
+        found["UV_INDEX"] = " ".join([*extra_index_urls, *configured.split()])
+        fill("UV_INDEX_STRATEGY", "unsafe-best-match")
+    if find_links:
+        configured = found.get("UV_FIND_LINKS") or environ.get("UV_FIND_LINKS", "")
+        found["UV_FIND_LINKS"] = ",".join(
+            [*map(_find_link, find_links), *filter(None, configured.split(","))]
+        )
     return Settings(found, ("--no-index",) if pip.no_index else ())
 
 
 def fingerprint(found: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What of the settings decides the outcome, for an environment's key: no credentials, and files by their content."""
     effective = {**environ, **found.variables}
-    chosen = {name: _without_credentials(effective[name]) for name in _RESOLUTION if effective.get(name)}
+    chosen = {name: without_credentials(effective[name]) for name in _RESOLUTION if effective.get(name)}
     files = {f"{name}[{i}]": path for name in _FILES for i, path in enumerate(chosen.get(name, "").split())}
     if not effective.get("UV_NO_CONFIG"):
         files["/etc/uv/uv.toml"] = "/etc/uv/uv.toml"
@@ -96,7 +137,7 @@ def fingerprint(found: Settings, environ: Mapping[str, str] = os.environ) -> dic
             OSError
         ):  # most are not there; of one that has to be, uv itself says it best
             text = Path(path).read_text(encoding="utf-8", errors="replace")
-            chosen[f"content of {name}"] = caches.digest(_without_credentials(text))
+            chosen[f"content of {name}"] = caches.digest(without_credentials(text))
     if found.pip_options:
         chosen["options"] = " ".join(found.pip_options)
     return chosen
@@ -180,6 +221,43 @@ def _find_link(link: str) -> str:
     return link.replace(",", "%2C")
 
 
-def _without_credentials(urls: str) -> str:
+def without_credentials(urls: str) -> str:
+    """Text without the user names and passwords in its URLs."""
     # Tokens that are renewed every few hours must not have every environment built again; and messages are not secret.
     return re.sub(r"(?<=://)[^/@\s]*@", "", urls)
+
+
+@dataclass(frozen=True)
+class Uv:
+    """uv at work for one environment: in a folder of its own, without the network where that fails and uv's cache suffices.
+
+    `work`: where uv looks for the configuration of a project, and finds none.
+    `locks`: descriptors of the locks that are held for as long as uv runs, even if this process is killed.
+    """
+
+    work: Path
+    settings: Settings
+    locks: Sequence[int]
+    report: Callable[[str], None]
+
+    def prepare(self) -> None:
+        """Make the folder, anew if a killed process left one."""
+        caches.remove(self.work)
+        self.work.mkdir(parents=True)
+        # uv looks for a project's configuration here and in all folders above. The first file it meets ends the search.
+        (self.work / "uv.toml").write_text("# No project's settings apply here.\n", encoding="utf-8")
+
+    def __call__(self, *arguments: str | Path, on_line: Callable[[str], None] = lambda line: None) -> None:
+        """Run ``uv ARGUMENTS``. Raises UvFailed, BuildError."""
+        command = ["--project", str(self.work), *map(str, arguments)]
+        variables = self.settings.variables
+        try:
+            run(command, variables, on_line=on_line, keep_open=self.locks)
+        except UvFailed as failure:
+            if not failure.lacks_network or os.environ.get("UV_OFFLINE"):
+                raise
+            self.report("an index cannot be reached; looking whether uv's cache has all that is needed")
+            try:
+                run(["--offline", *command], variables, on_line=on_line, keep_open=self.locks)
+            except UvFailed:
+                raise failure from None

@@ -2,7 +2,7 @@
 
 The newest version that fits wins; of equal versions the one that comes first in this order:
 
-1. the interpreter that runs this process, PATH, pyenv, uv's own store, the usual system folders
+1. the interpreter that runs this process, PATH, pyenv, uv's own store, asdf, mise, the usual system folders
 2. conda installations and environments (they come and go with the projects they were made for)
 3. scripts on PATH, such as the shims of pyenv, asdf and mise: they are slow, and what they run depends on the
    working directory, so they are asked only if nothing else fits, and those that fail are passed over
@@ -91,6 +91,30 @@ def installed() -> list[Interpreter]:
     return [*search.installed(), *search.conda()]
 
 
+def leaves_choice(python: str | None) -> bool:
+    """Whether a request can be met by more than one minor version: it names neither a path nor a version such as ``"3.8"``."""
+    return python is None or not (os.path.isabs(python) or _VERSION.fullmatch(python) and "." in python)
+
+
+def alternatives(python: str | None, to: Interpreter) -> list[Interpreter]:
+    """Where else to look for a request when the requirements cannot be had with `to`: of each other minor version (3.8, 3.9)
+    one interpreter, the newest first. None where the request leaves no choice.
+    """
+    if not leaves_choice(python):
+        return []
+    fits = _predicate(python or "3")
+    search = _Search()
+    best: dict[tuple[int, int], Interpreter] = {}
+    for tier in (search.installed, search.conda):
+        # A later place gives only versions that an earlier one lacks. max() keeps the first of equals.
+        known = set(best)
+        for found in tier():
+            minor = found.version_info[:2]
+            if fits(found) and minor not in known and minor != to.version_info[:2]:
+                best[minor] = max(best.get(minor, found), found, key=lambda each: each.version_info)
+    return [best[minor] for minor in sorted(best, reverse=True)]
+
+
 def calling() -> Interpreter:
     """The interpreter that runs this process; in a venv the one it was made from.
 
@@ -166,6 +190,11 @@ class _Search:
         pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"), "versions")
         yield from self._look(f"pyenv ({pyenv})", _pythons_in(_bins(pyenv)))
         yield from self.uv()
+        asdf = Path(os.environ.get("ASDF_DATA_DIR") or os.path.expanduser("~/.asdf"), "installs", "python")
+        yield from self._look(f"asdf ({asdf})", _pythons_in(_bins(asdf)))
+        data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+        mise = Path(os.environ.get("MISE_DATA_DIR") or Path(data, "mise"), "installs", "python")
+        yield from self._look(f"mise ({mise})", _pythons_in(_bins(mise)))
         system = [Path("/usr/local/bin"), Path("/usr/bin"), *_bins(Path("/opt/python"))]
         yield from self._look("/usr/local/bin, /usr/bin, /opt/python", _pythons_in(system))
 

@@ -8,64 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import math
-import mmap
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
-from .arrays import ArrayKind, kind_of, to_numpy
+from .array_kinds import ArrayKind, kind_of
+from .arrays import snapshot, to_numpy
 from .calls import Call
 from .connection import Connection
 from .errors import ModelClosed, OpexecError, OutOfSharedMemory, SpecError, WorkerDied
-from .ipc import wire
-from .ipc.arena import Arena, Extent, NoRoom
+from .input_memory import InputMemory
+from .ipc.arena import NoRoom
 from .ipc.faults import ProtocolError
-from .ipc.lease import Leases
-from .ipc.packer import Block, Packer
-from .ipc.segment import Segment
+from .ipc.packer import Block
+from .launch import Launch
 from .memory import SharedMemory
 from .model import Model, ModelStats, WorkerInfo, subset
 from .readers import Collector, LoopReader
 from .signature import check_names, check_texts, signatures, split
-from .spec import TensorSpec, bind_inputs, bind_outputs
+from .spec import bind_inputs, bind_outputs
+from .startup import Startup
 from .worker import WorkerProcess
 from .workers.structure import Structure, unflatten
 
-_FIRST_INPUT_SEGMENT = 1 << 20
-_LARGEST_GROWTH = 256 << 20
 _APPROVED_KEPT = 4096
 #: Where a result's structure is kept in its plan's memo, beside the inputs it was found to fit.
 _STRUCTURE = "structure"
-#: Arrays from this many bytes on are looked up by address, whatever they are based on; smaller ones cost less to copy.
-_LOOK_UP_BYTES = 1 << 14
-
-Specs = tuple[tuple[TensorSpec, ...] | None, tuple[TensorSpec, ...] | None]
-
-
-_addressof = ctypes.addressof
-_byte_at = ctypes.c_char.from_buffer
-
-
-class Launch:
-    """How to start a worker of a model: `start` gives the process, `load` is the message that names the model to it, and `read` turns
-    its reply into the specs of inputs and outputs, or raises LoadError. Used again for every replacement."""
-
-    def __init__(
-        self,
-        start: Callable[[], WorkerProcess],
-        load: dict[str, Any],
-        read: Callable[[dict[str, Any]], Specs],
-    ) -> None:
-        self.start = start
-        self.load = load
-        self.read = read
 
 
 class _Link:
@@ -88,16 +62,12 @@ class _Link:
         return reader
 
 
-class _Own(NamedTuple):
-    """An array made by `empty`, as it was made."""
-
-    array: weakref.ref[np.ndarray[Any, Any]]
-    dtype: np.dtype[Any]
-    place: int
-
-
 class IsolatedModel(Model):
-    """See `Model`."""
+    """See `Model`.
+
+    With ``background=True`` it is there at once, and its worker comes in a thread: until then there is no link, and the attributes for its
+    specs are missing, so that whoever asks for them waits (`__getattr__`).
+    """
 
     def __init__(
         self,
@@ -109,6 +79,7 @@ class IsolatedModel(Model):
         timeout: float | None,
         wait: str,
         shm_limit: int | None,
+        background: bool = False,
     ) -> None:
         self.name = name
         self.platform = platform
@@ -120,28 +91,70 @@ class IsolatedModel(Model):
         self._memory = SharedMemory(shm_limit)
         # Weakly: a model that nobody holds any more goes at once, with its memory, and not when cycles are collected.
         model = weakref.proxy(self)
-        self._arena = Arena(lambda size: model._grow(size))
-        self._packer = Packer(self._arena, lambda names, arrays: model._examine(names, arrays))
-        self._maps: dict[int, Segment] = {}
-        self._lent = Leases()  # arrays made by `empty`
-        self._lent_extents: dict[int, Extent] = {}
-        #: The same by identity, which is quicker to tell than an address.
-        self._own_arrays: dict[int, _Own] = {}
-        self._lending = threading.RLock()
+        self._input_memory = InputMemory(self._memory, lambda names, arrays: model._examine(names, arrays))
+        self._packer = self._input_memory.packer
+        self._link: _Link | None = None
+        self._starting: WorkerProcess | None = None
+        self._startup = Startup(name)
         self._replacing = threading.Lock()
         #: What former workers count for in `stats`: calls, bytes copied in, bytes copied out.
         self._before = (0, 0, 0)
         self._closed = False
         try:
-            first = self._add_segment(_FIRST_INPUT_SEGMENT, 0)
-            first.populate()
-            self._arena.add(first)
+            self._input_memory.open()
+            if background:
+                threading.Thread(target=self._load, name=f"opexec-loading-{name}", daemon=True).start()
+            else:
+                self._link = self._connect()
+                self._startup.succeed()
+        except BaseException as error:
+            self._input_memory.close()
+            if isinstance(error, NoRoom):
+                raise self._cannot_start(error) from error
+            raise
+
+    # Loading in the background
+
+    def _load(self) -> None:
+        try:
             self._link = self._connect()
         except BaseException as error:
-            self._forget_segments()
-            if isinstance(error, NoRoom):
-                raise OutOfSharedMemory(f"model {name!r} cannot start: {error}") from error
-            raise
+            self._launch.failed(error)
+            self._startup.fail(self._cannot_start(error) if isinstance(error, NoRoom) else error)
+        else:
+            self._startup.succeed()
+        if self._closed:  # meanwhile, by somebody who leaves the rest to this thread
+            self._end_workers()
+
+    def _cannot_start(self, error: NoRoom) -> OutOfSharedMemory:
+        return OutOfSharedMemory(f"model {self.name!r} cannot start: {error}")
+
+    @property
+    def ready(self) -> bool:
+        link = self._link
+        return link is not None and link.connection.dead is None and not self._closed
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        self._startup.wait(None if timeout is None else _deadline(timeout))
+        if self._closed:
+            raise self._is_closed()
+
+    def _linked(self, timeout: float | None) -> tuple[_Link, float | None]:
+        """The link, once there is one, and what is left of a call's timeout then."""
+        if timeout is None:
+            timeout = self._timeout
+        deadline = None if timeout is None else _deadline(timeout)
+        self._startup.wait(deadline)
+        link = self._link
+        assert link is not None
+        return link, None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("inputs", "outputs"):
+            self._startup.wait()
+            if name in self.__dict__:
+                return self.__dict__[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     # Calls
 
@@ -149,6 +162,8 @@ class IsolatedModel(Model):
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
         link = self._link
+        if link is None:
+            link, timeout = self._linked(timeout)
         try:
             names, values = tuple(inputs), [*inputs.values()]
         except (AttributeError, TypeError):
@@ -161,15 +176,19 @@ class IsolatedModel(Model):
         return results if outputs is None else subset(results, outputs)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        link = self._link
+        link, timeout = self._link, None
+        if link is None:
+            link, timeout = self._linked(None)
         names, values, positional = self._named(args, kwargs)
-        call, kind = self._prepare(link, names, values, positional, None)
+        call, kind = self._prepare(link, names, values, positional, timeout)
         return self._rebuild(link, call, kind, self._run(link, call))
 
     def submit(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> Future[dict[str, Any]]:
         link = self._link
+        if link is None:
+            return self._submit_when_ready(inputs, outputs, timeout)
         future: Future[dict[str, Any]] = Future()
         future.set_running_or_notify_cancel()
         call, kind = self._prepare(link, *split(inputs), 0, timeout)
@@ -193,10 +212,63 @@ class IsolatedModel(Model):
         link.collector.wake()
         return future
 
+    def _submit_when_ready(
+        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, timeout: float | None
+    ) -> Future[dict[str, Any]]:
+        """`submit` while the model is loading. As ever, the inputs are the caller's again when this returns."""
+        names, values = split(inputs)
+        kept = {name: snapshot(value, name) for name, value in zip(names, values, strict=True)}
+        future: Future[dict[str, Any]] = Future()
+        future.set_running_or_notify_cancel()
+        if timeout is None:
+            timeout = self._timeout
+        deadline = None if timeout is None else _deadline(timeout)
+
+        def begin(error: BaseException | None) -> None:
+            try:
+                if error is not None:
+                    raise error
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+                self.submit(kept, outputs=outputs, timeout=left).add_done_callback(finish)
+            except BaseException as error:
+                future.set_exception(error)
+
+        def finish(answered: Future[dict[str, Any]]) -> None:
+            error = answered.exception()
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(answered.result())
+
+        self._startup.when_done(begin, deadline)
+        return future
+
+    async def _linked_async(self, timeout: float | None) -> tuple[_Link, float | None]:
+        """`_linked` for an event loop, which goes on meanwhile."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        def tell(error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and its coroutines with it
+                loop.call_soon_threadsafe(wake)
+
+        if timeout is None:
+            timeout = self._timeout
+        deadline = None if timeout is None else _deadline(timeout)
+        self._startup.when_done(tell, deadline)
+        await ended
+        return self._linked(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+
     async def infer_async(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
         link = self._link
+        if link is None:
+            link, timeout = await self._linked_async(timeout)
         loop = asyncio.get_running_loop()
         here = threading.get_ident()
         ended: asyncio.Future[None] = loop.create_future()
@@ -296,7 +368,7 @@ class IsolatedModel(Model):
             if value.base is not None:
                 based = True
         if based:
-            outside, places = self._find_outside(values)
+            outside, places = self._input_memory.find(values)
         try:
             block = self._packer.pack(names, values, positional, outside)
         except NoRoom:
@@ -320,7 +392,7 @@ class IsolatedModel(Model):
         outside: tuple[int, ...],
     ) -> Block:
         """Pack where the arena cannot grow: arrays from `empty` that have been dropped meanwhile may leave enough."""
-        self._reclaim()
+        self._input_memory.reclaim()
         try:
             return self._packer.pack(names, values, positional, outside)
         except NoRoom as error:
@@ -348,50 +420,15 @@ class IsolatedModel(Model):
             to_numpy(value, specs.get(name), name) for name, value in zip(names, values, strict=True)
         ], kind_of(values)
 
-    def _find_outside(self, arrays: list[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The indices of the arrays that lie in the input arena as they are to be sent, and their places."""
-        outside, places = [], []
-        for index, array in enumerate(arrays):
-            base = array.base
-            if base is None:
-                continue
-            own = self._own_arrays.get(id(array))
-            if (
-                own is not None
-                and array.dtype is own.dtype  # both of these can be set in place
-                and array.flags.c_contiguous
-                and own.array() is array
-            ):
-                place: int | None = own.place
-            else:
-                place = self._place_of(array, base)
-            if place is not None:
-                outside.append(index)
-                places.append(place)
-        return tuple(outside), tuple(places)
-
-    def _place_of(self, array: np.ndarray[Any, Any], base: object) -> int | None:
-        """Where in the input arena an array lies; None if it does not, or has to be copied all the same."""
-        size = array.nbytes
-        if not size or (size < _LOOK_UP_BYTES and type(getattr(base, "base", base)) is not mmap.mmap):
-            return None
-        dtype = array.dtype
-        if not array.flags.c_contiguous or not dtype.isnative or dtype.hasobject:
-            return None
-        address = _address(array)
-        for start, segment in self._maps.items():  # a dict that is replaced, never changed
-            if start <= address and address + size <= start + segment.size:
-                return segment.id << wire.PLACE_BITS | (address - start)
-        return None
-
     # Workers
 
     def _connect(self) -> _Link:
-        self._starting = process = self._launch.start()
+        process = self._launch.start(self._started)
         connection = None
         try:
             connection = Connection(process, self._packer, self._memory, self._wait)
-            loaded = connection.open(self._launch.load, None)
+            with self._launch.turn():
+                loaded = connection.open(self._launch.message, None)
             self.inputs, self.outputs = self._launch.read(loaded)
             self._checks_outputs = self._check and self.outputs is not None
         except BaseException as error:
@@ -400,56 +437,88 @@ class IsolatedModel(Model):
             process.close(0)
             raise
         self._packer.rouse = connection.rouse
+        self._launch.loaded(loaded, process)
         return _Link(connection, loaded["framework"], loaded["version"])
+
+    def _started(self, process: WorkerProcess) -> None:
+        self._starting = process
+        if self._closed:  # `close` may have looked before
+            process.kill()
 
     def restart(self) -> None:
         self._refuse_copies()
+        self._startup.wait_for_end()
         with self._replacing:
             if self._closed:
-                self._refuse(self._link)
-            connection = self._link.connection
-            process = connection.process
-            connection.close(
-                WorkerDied(
-                    f"worker {self.name!r} (pid {process.pid}) was ended by restart() with this call in flight",
-                    pid=process.pid,
-                    exit_code=None,
-                    signal=None,
-                    stderr=(),
-                    stage="call",
-                ),
-                grace=0,
-            )
+                raise self._is_closed()
+            old = self._link
+            if old is not None:
+                process = old.connection.process
+                old.connection.close(
+                    WorkerDied(
+                        f"worker {self.name!r} (pid {process.pid}) was ended by restart() with this call in flight",
+                        pid=process.pid,
+                        exit_code=None,
+                        signal=None,
+                        stderr=(),
+                        stage="call",
+                    ),
+                    grace=0,
+                )
             try:
                 link = self._connect()
             except BaseException:
                 if self._closed:
-                    self._refuse(self._link)
+                    raise self._is_closed() from None
                 raise
-            calls, bytes_in, bytes_out = self._before
-            self._before = (
-                calls + connection.sent,
-                bytes_in + connection.copied_in,
-                bytes_out + connection.calls.copied_out,
-            )
+            if old is not None:
+                calls, bytes_in, bytes_out = self._before
+                self._before = (
+                    calls + old.connection.sent,
+                    bytes_in + old.connection.copied_in,
+                    bytes_out + old.connection.calls.copied_out,
+                )
             self._link = link
+            if self._startup.failure is not None:
+                self._startup = Startup(self.name)
+                self._startup.succeed()
 
     def close(self) -> None:
         self._closed = True
-        if self._link.connection.process.is_copy:
+        if self._is_copy():
             return
-        self._link.connection.close(
-            ModelClosed(f"model {self.name!r} is closed; load it again to call it"), grace=1
-        )
-        if self._starting is not self._link.connection.process:  # by a restart() that is under way
-            self._starting.kill()
+        if self._startup.fail(self._is_closed()):
+            # It was loading. The thread that does so gets no further, and clears away what there is when it notices.
+            if self._starting is not None:
+                self._starting.kill()
+        else:
+            self._end_workers()
+
+    def _end_workers(self) -> None:
+        link = self._link
+        if link is not None:
+            link.connection.close(self._is_closed(), grace=1)
+        starting = self._starting
+        if starting is not None and (link is None or starting is not link.connection.process):
+            starting.kill()  # a restart() that is under way
         with self._replacing:
-            self._link.connection.close(ModelClosed(f"model {self.name!r} is closed"), grace=1)
-            self._forget_segments()
+            if self._link is not None:
+                self._link.connection.close(self._is_closed(), grace=1)
+            self._input_memory.close()
+
+    def _is_closed(self) -> ModelClosed:
+        return ModelClosed(f"model {self.name!r} is closed; load it again to call it")
+
+    def _is_copy(self) -> bool:
+        """Whether this is a forked copy of the process that loaded the model."""
+        link = self._link
+        return self._startup.is_copy if link is None else link.connection.process.is_copy
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:
         link = self._link
+        if link is None:
+            return (self._unborn(),)
         process = link.connection.process
         alive = link.connection.dead is None and process.alive
         return (
@@ -464,8 +533,27 @@ class IsolatedModel(Model):
             ),
         )
 
+    def _unborn(self) -> WorkerInfo:
+        """The worker of a model that is not loaded yet, or could not be."""
+        starting = self._starting
+        hello = {} if starting is None else starting.hello
+        return WorkerInfo(
+            pid=None if starting is None else starting.pid,
+            interpreter="" if starting is None else str(starting.interpreter),
+            python=hello.get("python", ""),
+            numpy=hello.get("numpy", ""),
+            framework="",
+            framework_version="",
+            state="stopped" if self._closed else "loading" if self._startup.under_way else "failed",
+        )
+
     def stats(self) -> ModelStats:
-        connection = self._link.connection
+        link = self._link
+        if link is None:
+            return ModelStats(
+                calls=0, bytes_copied_in=0, bytes_copied_out=0, shared_memory=self._memory.used, blocks_held=0
+            )
+        connection = link.connection
         calls, bytes_in, bytes_out = self._before
         return ModelStats(
             calls=calls + connection.sent,
@@ -477,13 +565,14 @@ class IsolatedModel(Model):
 
     def _refuse(self, link: _Link) -> NoReturn:
         if self._closed:
-            raise ModelClosed(f"model {self.name!r} is closed; load it again to call it")
+            raise self._is_closed()
         raise link.connection.ended()
 
     def _refuse_copies(self) -> None:
         """A forked copy of the caller shares the input arena with it, and must neither use it nor replace the worker."""
-        if self._link.connection.process.is_copy:
-            raise self._link.connection.ended()
+        link = self._link
+        if link is not None and link.connection.process.is_copy:
+            raise link.connection.ended()
 
     # Specs
 
@@ -507,57 +596,20 @@ class IsolatedModel(Model):
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         self._refuse_copies()
         if self._closed:
-            self._refuse(self._link)
+            raise self._is_closed()
+        link, _ = self._linked(None)
         if dtype.hasobject:
             raise SpecError(
                 f"an array of dtype {dtype} cannot lie in shared memory: its elements are Python objects"
             )
-        size = dtype.itemsize
-        for dim in shape:
-            size *= dim
-        with self._lending:
-            self._reclaim()
-            try:
-                extent = self._allocate(size)
-            except NoRoom as error:
-                raise self._out_of_memory(self._link, error) from error
-            array = np.ndarray(shape, dtype, extent.segment.map, extent.offset)  # type: ignore[call-overload]
-            self._lent_extents[extent.place] = extent
-            self._lent.lend(extent.place, [array])
-            self._own_arrays[id(array)] = _Own(weakref.ref(array), array.dtype, extent.place)
-            return array  # type: ignore[no-any-return]
-
-    def _allocate(self, size: int) -> Extent:
         try:
-            return self._arena.allocate(size)
-        except NoRoom:
-            self._packer.trim()
-            return self._arena.allocate(size)
-
-    def _reclaim(self) -> None:
-        """Take back the memory of arrays from `empty` over which nothing looks any more."""
-        with self._lending:
-            for place in self._lent.collect():
-                self._arena.free(self._lent_extents.pop(place))
-            for key in [key for key, own in self._own_arrays.items() if own.array() is None]:
-                del self._own_arrays[key]
-
-    def _grow(self, size: int) -> Segment:
-        return self._add_segment(size, min(self._arena.size, _LARGEST_GROWTH))
-
-    def _add_segment(self, size: int, room_to_grow: int) -> Segment:
-        segment = self._memory.create(size, room_to_grow=room_to_grow)
-        self._maps = {**self._maps, _address(np.frombuffer(segment.map, np.uint8)): segment}
-        return segment
-
-    def _forget_segments(self) -> None:
-        self._packer.close()
-        for segment in self._arena.segments.values():
-            self._memory.forget(segment)
+            return self._input_memory.empty(shape, dtype)
+        except NoRoom as error:
+            raise self._out_of_memory(link, error) from error
 
     def _out_of_memory(self, link: _Link, error: NoRoom) -> OutOfSharedMemory:
         return OutOfSharedMemory(
-            f"model {self.name!r}: {error}; {len(self._lent)} arrays from empty() are held, {link.connection.holders()}. "
+            f"model {self.name!r}: {error}; {self._input_memory.held} arrays from empty() are held, {link.connection.holders()}. "
             "Drop arrays that are no longer needed, or raise shm_limit"
         )
 
@@ -571,12 +623,3 @@ def _deadline(timeout: float) -> float:
     if math.isnan(deadline):
         raise ValueError(f"timeout is {timeout!r}; expected a number of seconds, or None")
     return deadline
-
-
-def _address(array: np.ndarray[Any, Any]) -> int:
-    """Where a C-contiguous array begins in memory."""
-    try:
-        # A third of the cost of __array_interface__.
-        return _addressof(_byte_at(array))  # type: ignore[arg-type]
-    except TypeError:  # read-only
-        return int(array.__array_interface__["data"][0])

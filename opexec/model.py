@@ -21,9 +21,13 @@ from .spec import TensorSpec, canonical_dtype, concrete_shape, fit_shape
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """One worker of a model, as it is now. `state` is ``"ready"``, ``"busy"`` (calls in flight) or ``"stopped"``."""
+    """One worker of a model, as it is now.
 
-    pid: int
+    `state` is ``"loading"``, ``"ready"``, ``"busy"`` (calls in flight), ``"stopped"``, or ``"failed"`` where it could not be loaded. `pid` is
+    None before the process has started, and what is not known yet is an empty text.
+    """
+
+    pid: int | None
     interpreter: str
     python: str
     numpy: str
@@ -55,9 +59,10 @@ class Model(ABC):
 
     #: What the model is called in messages and logs.
     name: str
-    #: What runs it: ``"python"``, ``"onnx"``, ``"torchscript"``.
+    #: What runs it: ``"python"``, ``"onnx"``, ``"tensorflow"`` and so on.
     platform: str
-    #: The specs of its inputs and outputs, or None where nothing is known and nothing is checked.
+    #: The specs of its inputs and outputs, or None where nothing is known and nothing is checked. While the model is loading, whoever asks
+    #: waits for it.
     inputs: tuple[TensorSpec, ...] | None
     outputs: tuple[TensorSpec, ...] | None
 
@@ -68,7 +73,8 @@ class Model(ABC):
         """Run the model on `inputs`, name -> array, and return its outputs, name -> array.
 
         Arrays may be numpy's, or anything with ``__dlpack__`` or ``__array__``; Python numbers, texts and lists are taken where a spec gives their
-        dtype. Outputs are writable views of shared memory, good for as long as they are held; they are torch tensors if all inputs were.
+        dtype. Outputs are writable views of shared memory, good for as long as they are held; they are arrays of torch, tensorflow, jax or
+        cupy if all inputs were.
         A result that the model did not name is called ``output``, or ``output_0``, ``output_1`` and so on.
 
         `outputs` names the wanted subset. `timeout` is in seconds; without it the model's own holds.
@@ -95,9 +101,21 @@ class Model(ABC):
     ) -> dict[str, Any]:
         """`infer` for asyncio: the event loop runs on while the model works."""
 
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether a call would be sent at once: False while the model is loading, where it could not be loaded, and when it is closed or dead."""
+
+    @abstractmethod
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until the model is loaded, for `timeout` seconds at most. Calls wait by themselves.
+
+        Raises what loading raised, as every call does then; CallTimeout, after which it goes on loading; ModelClosed.
+        """
+
     @abstractmethod
     def restart(self) -> None:
-        """Replace the worker, dead or alive, by a new one with the same model; back when that is ready.
+        """Replace the worker, dead or alive, by a new one with the same model; back when that is ready. One that could not be loaded is tried again.
 
         Calls in flight fail with WorkerDied; arrays from `empty` stay good. Raises what `load` raises, and OpexecError for a model in this
         process, which has no worker.
@@ -166,6 +184,8 @@ class Model(ABC):
 
     def __repr__(self) -> str:
         one = self.workers[0]
+        if not one.framework:
+            return f"<Model {self.name!r}: {self.platform}, {one.state}>"
         return f"<Model {self.name!r}: {one.framework} {one.framework_version} in Python {one.python}, pid {one.pid}, {one.state}>"
 
     def __enter__(self) -> Model:

@@ -20,6 +20,7 @@ from .memory import SharedMemory
 
 _FIRST_SEGMENT = 1 << 20
 _LARGEST_GROWTH = 256 << 20
+_LARGE = 1 << 16
 
 
 class OutputMemory:
@@ -29,6 +30,9 @@ class OutputMemory:
         self.leases = Leases()
         #: The place, marked PRESENT, that goes with the next call, or 0. Read and set under `sending`.
         self.due = 0
+        #: There are large blocks. One that was let go of is then released before the next call and not beside it: two that take turns
+        #: need twice the room in the processor's caches, which costs more than looking.
+        self.eager = False
         self._channel = channel
         self._memory = memory
         self._sending = sending
@@ -71,6 +75,8 @@ class OutputMemory:
         if place in self.leases.lent:
             raise ProtocolError(f"a result lies at {place:#x}, where the caller still holds another")
         views = plan.views(map, start)
+        if plan.size > _LARGE:
+            self.eager = True
         if plan.whole:
             self.leases.lend(place, views)
             return views

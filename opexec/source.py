@@ -6,15 +6,10 @@ import ast
 import os
 from dataclasses import dataclass
 
+from . import formats
 from .errors import LoadError
-
-#: Endings of model files -> the platform that runs them.
-ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript"}
-
-_EXPECTED = (
-    "expected an ONNX file (.onnx), a TorchScript file (.pt, .pth), 'path/to/file.py:factory' or 'package.module:factory', "
-    "where the factory is a function that returns the model"
-)
+from .formats import KNOWN
+from .workers.platforms import PLATFORMS
 
 
 @dataclass(frozen=True)
@@ -22,48 +17,70 @@ class Source:
     """A model to load, with nothing left that depends on the caller's working directory."""
 
     platform: str
-    """The module of `workers.platforms` that loads it."""
+    """The platform that loads it: a module of `workers.platforms`, or one that is registered in the model's environment."""
     target: str
-    """The absolute path of a file, ``"/path/to/file.py:factory"`` or ``"package.module:factory"``."""
+    """The absolute path of a file or folder, ``"/path/to/file.py:factory"`` or ``"package.module:factory"``."""
 
 
-def parse(source: str | os.PathLike[str]) -> Source:
+def parse(source: str | os.PathLike[str], platform: str | None = None) -> Source:
     """Find out what to load. A leading ``~`` is the user's home folder; links are not followed.
+
+    The format of a file or folder is told from its content, unless `platform` is given.
 
     Raises:
         LoadError: with stage ``"source"``, if there is no such file, or it is none that can be loaded.
     """
+    if platform is not None and (not isinstance(platform, str) or not platform):
+        raise ValueError(
+            f"platform is {platform!r}; expected its name, as in {', '.join(map(repr, PLATFORMS))}"
+        )
     try:
         given = os.fsdecode(os.fspath(source))
     except TypeError:
-        raise _refused(f"{_EXPECTED}; received an object of type {type(source).__name__}") from None
+        raise _refused(f"{KNOWN}; received an object of type {type(source).__name__}") from None
     path = os.path.abspath(os.path.expanduser(given))
     place, _, factory = given.rpartition(":")
     if os.path.exists(path):
-        return _existing(path, given)
+        return Source(platform or _platform_of(path, given), path)
     if place.endswith(".py"):
-        return Source("python", f"{_python_file(place, given)}:{_checked(factory, given)}")
+        return Source(platform or "python", f"{_python_file(place, given)}:{_checked(factory, given)}")
+    if platform is not None and platform not in PLATFORMS:
+        return Source(platform, given)  # what a platform of the user's own makes of it is up to that
     if place and all(part.isidentifier() for part in place.split(".")):
-        return Source("python", f"{place}:{_checked(factory, given)}")
-    if given.endswith(".py") or os.path.splitext(given)[1].lower() in ENDINGS:
-        raise _refused(f"there is no file {path}; check the path")
-    raise _refused(f"{_EXPECTED}; received {given!r}, which is neither a file nor of that form")
+        return Source(platform or "python", f"{place}:{_checked(factory, given)}")
+    if given.endswith(".py") or os.path.splitext(given)[1].lower() in formats.ENDINGS or os.sep in given:
+        raise _refused(f"there is no file or folder {path}; check the path")
+    raise _refused(f"{KNOWN}; received {given!r}, which is neither a file nor of that form")
 
 
-def _existing(path: str, given: str) -> Source:
-    if os.path.isdir(path):
-        raise _refused(f"{_EXPECTED}; {path} is a folder")
-    ending = os.path.splitext(path)[1].lower()
-    if ending == ".py":
+def _platform_of(path: str, given: str) -> str:
+    if path.endswith(".py") and os.path.isfile(path):
         defined = ", ".join(_functions(path)) or "none at its top level"
         raise _refused(
             f"a Python file needs the name of its factory: '{given}:factory'. Functions in {path}: {defined}"
         )
-    if ending not in ENDINGS:
-        raise _refused(
-            f"{_EXPECTED}; {path} ends in {ending!r}" if ending else f"{_EXPECTED}; {path} has no ending"
+    try:
+        found = formats.recognise(path)
+    except OSError as error:
+        raise _refused(f"{path} cannot be read: {error.strerror}") from None
+    if found is None:
+        kind = (
+            "a folder that holds none of these" if os.path.isdir(path) else f"none of these{_beginning(path)}"
         )
-    return Source(ENDINGS[ending], path)
+        raise _refused(
+            f"{KNOWN}; {path} is {kind}. If a platform of your own loads it, name that by platform="
+        )
+    if found.platform is None:
+        raise _refused(f"{path} holds {found.what}; {found.cure}")
+    return found.platform
+
+
+def _beginning(path: str) -> str:
+    if not os.path.isfile(path):
+        return ""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    return f" (it begins with {head!r})" if head else " (it is empty)"
 
 
 def _python_file(place: str, given: str) -> str:

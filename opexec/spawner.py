@@ -6,23 +6,31 @@ that ends is killed with it. So one daemon thread starts them all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+#: A signal that comes just before a thread goes to sleep wakes nobody: its handler, Ctrl-C's too, runs when the thread looks again.
+_LOOK_AGAIN_S = 0.5
 
-def spawn(argv: Sequence[str | os.PathLike[str]], **arguments: Any) -> subprocess.Popen[bytes]:
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]], *, cpus: Collection[int] | None = None, **arguments: Any
+) -> subprocess.Popen[bytes]:
     """`subprocess.Popen(argv, **arguments)` in the spawner's thread. Raises what that raises.
 
+    With `cpus`, the process runs on those cores alone from its first instruction on; ValueError names those it cannot have.
     An interrupted call leaves no process behind.
     """
-    request = _Request(argv, arguments)
+    request = _Request(argv, cpus, arguments)
     try:
         _Spawner.current().requests.put(request)
-        request.done.wait()
+        while not request.done.wait(_LOOK_AGAIN_S):
+            pass
     except BaseException:
         request.abandon()
         raise
@@ -30,9 +38,15 @@ def spawn(argv: Sequence[str | os.PathLike[str]], **arguments: Any) -> subproces
 
 
 class _Request:
-    def __init__(self, argv: Sequence[str | os.PathLike[str]], arguments: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        cpus: Collection[int] | None,
+        arguments: dict[str, Any],
+    ) -> None:
         self.done = threading.Event()
         self._argv = argv
+        self._cpus = cpus
         self._arguments = arguments
         self._lock = threading.Lock()
         self._abandoned = False
@@ -41,7 +55,7 @@ class _Request:
 
     def run(self) -> None:
         try:
-            with _no_forks:
+            with _on(self._cpus), _no_forks:
                 process = subprocess.Popen(self._argv, **self._arguments)
         except BaseException as error:
             self._error = error
@@ -106,6 +120,34 @@ os.register_at_fork(
     after_in_parent=lambda: _no_forks.release(),
     after_in_child=_after_fork_in_child,
 )
+
+
+@contextlib.contextmanager
+def _on(cpus: Collection[int] | None) -> Iterator[None]:
+    """Have this thread, and what it starts, run on these cores alone."""
+    if cpus is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        # Cores that do not exist, or that the control group withholds, are left out in silence, and none at all is an error.
+        with contextlib.suppress(OSError, OverflowError):
+            os.sched_setaffinity(0, cpus)
+        if os.sched_getaffinity(0) != set(cpus):
+            raise ValueError(f"cpus is {sorted(cpus)}; {_usable(cpus)}")
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _usable(cpus: Collection[int]) -> str:
+    refused = []
+    for core in sorted(cpus):
+        try:
+            os.sched_setaffinity(0, [core])
+        except (OSError, OverflowError):
+            refused.append(core)
+    return f"this machine, or this process's control group, does not have {', '.join(map(str, refused))}"
 
 
 def _discard(process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +81,21 @@ class WorkerProcess:
         *,
         overlay: str | os.PathLike[str] | None = None,
         env_vars: Mapping[str, str | None] | None = None,
+        cpus: Collection[int] | None = None,
+        started: Callable[[WorkerProcess], None] | None = None,
         deadline: float | None = None,
     ) -> WorkerProcess:
         """Start a worker and shake hands with it.
 
         `overlay` is a folder for the end of its module search path; `env_vars` are set (None: unset) over the caller's environment
-        without what belongs to the caller's Python; `deadline` is a time by `time.monotonic`.
+        without what belongs to the caller's Python; `cpus` are the cores it may run on; `started` is called before the handshake, with
+        what can be killed if it takes too long; `deadline` is a time by `time.monotonic`.
 
         Raises:
             LoadError: stage ``"spawn"``: the interpreter cannot be executed, or ended before the handshake; stage ``"handshake"``: it
                 lacks something, does not fit the caller, or did not answer in time.
             WorkerDied: a signal ended it before the handshake.
+            ValueError: it cannot have the cores.
         """
         if deadline is None:
             deadline = time.monotonic() + HANDSHAKE_S
@@ -103,14 +107,24 @@ class WorkerProcess:
                 # Before the worker exists: the handshake then takes one message of the worker, and no waiting on its side.
                 hello = handshake.hello(np.__version__)
                 control.send(hello)
-                argv = [path, "-I", _MAIN, "--control", str(theirs.fileno()), "--parent", str(os.getpid())]
+                # Without bytecode: it would be written beside what is imported, in an environment that is the user's.
+                argv = [
+                    path,
+                    "-I",
+                    "-B",
+                    _MAIN,
+                    "--control",
+                    str(theirs.fileno()),
+                    "--parent",
+                    str(os.getpid()),
+                ]
                 if overlay is not None:
                     argv += ["--overlay", overlay]
                 with contextlib.suppress(
                     BuildError
                 ):  # a cache folder that cannot be written: workers start more slowly
                     argv += ["--bytecode", caches.folder("bytecode")]
-                child = _Child.start(argv, name, [theirs.fileno()], _environment(env_vars))
+                child = _Child.start(argv, name, [theirs.fileno()], _environment(env_vars), cpus)
             except BaseException as error:
                 control.close()
                 if isinstance(error, OSError):
@@ -118,6 +132,8 @@ class WorkerProcess:
                 raise
         worker = cls(name, path, child, control)
         try:
+            if started is not None:
+                started(worker)
             worker._shake_hands(hello, deadline)
         except BaseException:
             worker.close(grace=0)
@@ -258,7 +274,14 @@ class _Child:
         self._lifeline = Lifeline(pid)
 
     @classmethod
-    def start(cls, argv: list[Any], name: str, fds: list[int], environment: dict[str, str]) -> _Child:
+    def start(
+        cls,
+        argv: list[Any],
+        name: str,
+        fds: list[int],
+        environment: dict[str, str],
+        cpus: Collection[int] | None,
+    ) -> _Child:
         logs = WorkerLogs(name)
         try:
             stdout, stderr = logs.writers
@@ -270,6 +293,7 @@ class _Child:
                 pass_fds=fds,
                 env=environment,
                 start_new_session=True,
+                cpus=cpus,
             )
             try:
                 child = cls(process.pid, logs)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +29,20 @@ def source(factory: str) -> str:
 def interpreter(python: str) -> str | None:
     """What `opexec.load` takes as `env`: None, or the path of an interpreter of that version with numpy, which CI must have."""
     return None if python == "caller's" else _built(python)
+
+
+def in_thread(call: Callable[[], Any]) -> Future[Any]:
+    """The outcome of a call made in a thread of its own."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 @functools.cache

@@ -30,13 +30,12 @@ from __future__ import annotations
 import collections
 import functools
 import keyword
-import sys
 from collections.abc import Mapping
 
 import numpy as np
 from numpy import ndarray
 
-from opexec.ipc import wire
+from opexec.workers.arrays import as_array, bytes_to_array, plain_str, text_to_array
 
 #: Bounds on a tree, on both sides: containers inside containers, and nodes (leaves, None and containers) in all.
 MAX_DEPTH = 32
@@ -139,37 +138,6 @@ def unflatten(structure, leaves):
     return dict(zip(structure.names, leaves)) if flat is dict else flat(leaves)
 
 
-def as_array(value):
-    """The numpy array of an array-like object, sharing its memory where it can; None if `value` is no array at all.
-
-    Arrays of another kind are numpy's subclasses and scalars, torch tensors (detached, brought to host memory; bfloat16 and
-    the float8 kinds keep their bits) and whatever has ``__array__``, ``__array_interface__`` or ``__dlpack__``. Raises TypeError,
-    with the reason, for one that cannot become a plain array: masked, sparse, of a dtype that numpy cannot hold, or refused by
-    its own library.
-    """
-    if isinstance(value, ndarray):
-        if isinstance(value, np.ma.MaskedArray):
-            raise TypeError("a masked array has no plain values: fill it with .filled(value) first")
-        return np.asarray(value)
-    if isinstance(value, np.str_):
-        return _text_to_array(value)
-    if isinstance(value, np.bytes_):
-        return _bytes_to_array(value)
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
-        return _torch_to_numpy(torch, value)
-    if isinstance(value, type):
-        return None
-    try:
-        if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
-            return np.asarray(value)
-        if hasattr(value, "__dlpack__"):
-            return np.from_dlpack(value)
-    except Exception as error:  # foreign code may raise anything
-        raise TypeError(f"numpy cannot read it: {type(error).__name__}: {error}") from error
-    return None
-
-
 # ---- taking apart
 
 
@@ -254,7 +222,7 @@ class _Flattening:
         keys = []
         for key in value:
             if isinstance(key, str):
-                key = _plain_str(key)
+                key = plain_str(key)
             elif type(key) is not int or not -(1 << 63) <= key < 1 << 64:
                 raise _Refused(f"is a dict with the key {key!r}; {_ACCEPTED}")
             keys.append(key)
@@ -286,52 +254,15 @@ def _int_to_array(value):
     raise _Refused("is an int beyond 64 bits; return it as a float or a str")
 
 
-def _text_to_array(value):
-    # As an object, here and for bytes: numpy's own text dtypes drop trailing NULs.
-    array = np.empty((), object)
-    array[()] = _plain_str(value)
-    return array
-
-
-def _bytes_to_array(value):
-    array = np.empty((), object)
-    array[()] = bytes(value)
-    return array
-
-
-def _plain_str(value):
-    # Not str(value): what an enum's member says there is its name.
-    return str.__str__(value)
-
-
 # bool before int: it is one.
 _PYTHON_SCALARS = (
     ("bool", bool, functools.partial(np.array, dtype=np.bool_)),
     ("int", int, _int_to_array),
     ("float", float, functools.partial(np.array, dtype=np.float64)),
     ("complex", complex, functools.partial(np.array, dtype=np.complex128)),
-    ("str", str, _text_to_array),
-    ("bytes", bytes, _bytes_to_array),
+    ("str", str, text_to_array),
+    ("bytes", bytes, bytes_to_array),
 )
-
-
-def _torch_to_numpy(torch, tensor):
-    tensor = tensor.detach()
-    if getattr(tensor, "layout", torch.strided) is not torch.strided:
-        raise TypeError("a sparse tensor has no plain array: make it dense with .to_dense() first")
-    try:
-        tensor = tensor.cpu()
-        for resolve in ("resolve_conj", "resolve_neg"):
-            if hasattr(tensor, resolve):
-                tensor = getattr(tensor, resolve)()
-        name = str(tensor.dtype).replace("torch.", "")
-        if name != "bfloat16" and not name.startswith("float8"):
-            return tensor.numpy()
-        # numpy has no such dtype of its own, so the bits travel as integers.
-        bits = tensor.view(torch.int16 if name == "bfloat16" else torch.uint8)
-        return bits.numpy().view(wire.extension_dtype(name))
-    except Exception as error:
-        raise TypeError(f"torch cannot give {tensor.dtype} on {tensor.device} to numpy: {error}") from error
 
 
 # ---- names, and the cache of structures

@@ -39,6 +39,30 @@ worker:   list of 3 boxes, first [...]; {'count': 38, 'brightest': ..., 'note': 
 the same: True
 infer:    output_0/0, output_0/1, output_0/2, output_1/count, output_1/brightest, output_1/note
 """,
+    "drop_in_onnxruntime": """\
+input x: tensor(float) ['n', 2]
+output y: tensor(float) ['n', 2]
+y = [[3.0, 5.0], [7.0, 9.0]]
+write_model.py, on CPUExecutionProvider
+in a worker with Python 3.7..., onnxruntime 1.4.0
+what it lacks it says: 'InferenceSession' of opexec.dropin.onnxruntime has no...
+""",
+    "existing_venv": """\
+env=venv: [0, 1, 2, 3]; runs in the venv: True
+env=python: [0, 1, 2, 3]; runs in the venv: True
+the venv has ... files, unchanged: True
+""",
+    "old_and_new_sklearn": """\
+Python 3.8..., scikit-learn 0.23.2: [0, 2, 1], sure by ... or more
+Python 3.13..., scikit-learn 1...: [0, 2, 1], sure by ... or more
+they agree: True
+the old file in the new version: ...scikit-learn 1... cannot load ...old.joblib (written by scikit-learn 0.23.2): ...
+""",
+    "torch_tensors": """\
+caller torch 2.13.0, model torch 1.4.0
+Tensor torch.float32 [[1.0, 3.0, 5.0], [7.0, 9.0, 11.0]], norm 7.416
+last answer [5.0, 5.0, 5.0]; input bytes copied: 0
+""",
     "capture_loop": """\
 frame 0: object at row 184, column 280
 frame 20: object at row 264, column 440
@@ -79,20 +103,30 @@ cannot load (stage 'load'): ...model.py:robust could not be loaded by the python
 }
 
 
-def need_old_numpy() -> None:
-    """Skip the test where there is no Python 3.9 and none can be downloaded; CI must have one."""
+#: Examples that build environments of size, and the Python versions that these need.
+BUILDS = {
+    "conflicting_versions": ("3.9",),
+    "drop_in_onnxruntime": ("3.7",),
+    "existing_venv": (),
+    "old_and_new_sklearn": ("3.8", "3.13"),
+    "torch_tensors": ("3.8",),
+}
+
+
+def need_python(*versions: str) -> None:
+    """Skip the test where one of these is not there and none can be downloaded; CI must have them."""
     try:
-        _old_numpy()
+        for version in versions:
+            _built(version)
     except BuildError as absent:
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(f"needs Python 3.9 with numpy 1: {absent}")
+        pytest.skip(f"needs Python {version} with numpy: {absent}")
 
 
 @functools.cache
-def _old_numpy() -> None:
-    """Build the environment that an example and the pages ask for."""
-    Environment(python="3.9", requirements=["numpy<1.24"]).resolve()
+def _built(version: str) -> None:
+    Environment(python=version, requirements=["numpy<1.24"] if version == "3.9" else ["numpy"]).resolve()
 
 
 def test_every_folder_of_examples_is_run_here_and_listed_in_their_readme() -> None:
@@ -101,16 +135,16 @@ def test_every_folder_of_examples_is_run_here_and_listed_in_their_readme() -> No
     assert folders == set(re.findall(r"\]\((\w+)/main\.py\)", (EXAMPLES / "README.md").read_text("utf-8")))
 
 
-@pytest.mark.parametrize("name", sorted(PRINTS.keys() - {"conflicting_versions"}))
+@pytest.mark.parametrize("name", sorted(PRINTS.keys() - BUILDS.keys()))
 def test_an_example_prints_what_it_should(name: str, tmp_path: Path) -> None:
     assert_prints(EXAMPLES / name / "main.py", PRINTS[name], tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_conflicting_versions_live_side_by_side(tmp_path: Path) -> None:
-    need_old_numpy()
-    name = "conflicting_versions"
+@pytest.mark.parametrize("name", BUILDS)
+def test_an_example_with_environments_prints_what_it_should(name: str, tmp_path: Path) -> None:
+    need_python(*BUILDS[name])
     assert_prints(EXAMPLES / name / "main.py", PRINTS[name], tmp_path)
 
 
@@ -118,7 +152,7 @@ def test_conflicting_versions_live_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
 def test_the_programs_on_a_page_print_what_the_page_says(page: str, tmp_path: Path) -> None:
-    need_old_numpy()
+    need_python("3.9")
     program, prints = [], []
     for language, block in re.findall(
         r"^```(python|text)\n(.*?)^```$", (CLONE / page).read_text("utf-8"), re.M | re.S

@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import pytest
 
 import opexec
 from opexec import LoadError, Model, ModelClosed, WorkerDied
-from tests.loaded import PYTHONS, interpreter, source
+from tests.loaded import PYTHONS, in_thread, interpreter, source
 from tests.models import Gate
 
 PATIENCE = 60.0
@@ -34,19 +32,6 @@ DEATHS = {
     "SIGSEGV": (None, "SIGSEGV"),
     "SIGABRT": (None, "SIGABRT"),
 }
-
-
-def in_thread(call: Callable[[], Any]) -> Future[Any]:
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def wait_until_dead(pid: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from subject import BIAS, WEIGHTS
 
 FLOAT, INT64, BOOL, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING
 #: What `echo_*` models exist for; numpy's name -> ONNX's number.
@@ -45,6 +46,14 @@ def write(folder: Path) -> None:
         [node("Add", ["x", "y"], ["z"])],
         [*rows, tensor("y", FLOAT, ["n", 8])],
         [tensor("z", FLOAT, ["n", 8])],
+    )
+    # What the conformance suite gives to every platform.
+    save(
+        "affine",
+        [node("MatMul", ["x", "w"], ["product"]), node("Add", ["product", "b"], ["y"])],
+        [tensor("x", FLOAT, ["n", 4])],
+        [tensor("y", FLOAT, ["n", 3])],
+        [numpy_helper.from_array(WEIGHTS, "w"), numpy_helper.from_array(BIAS, "b")],
     )
     for name, number in ECHOES.items():
         save(

@@ -170,7 +170,7 @@ class Interrupted:
 
 def test_a_block_whose_filling_failed_comes_back(packers, monkeypatch):
     packer = packers()
-    packer.give(packer.pack(NAMES, [np.zeros(3)], 0))
+    packer.give(packer.pack(NAMES, [np.zeros(5000)], 0))
     packer.give(packer.pack(NAMES, [texts("a")], 0))
 
     def interrupted(*arguments):
@@ -178,10 +178,20 @@ def test_a_block_whose_filling_failed_comes_back(packers, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("opexec.ipc.plan.Plan.fill", interrupted)
-        for array in (Interrupted(np.zeros(3)), texts("b"), np.zeros(5)):
+        for array in (Interrupted(np.zeros(5000)), texts("b"), np.zeros(5)):
             with pytest.raises(KeyboardInterrupt):
                 packer.pack(NAMES, [array], 0)
     assert_all_free(packer)
+
+
+def test_small_tensors_arrive_whatever_their_layout_and_byte_order(packers):
+    packer = packers()
+    plain = np.arange(24, dtype=np.int32).reshape(4, 6)
+    for array in (plain, plain.T, plain[::2, ::-1], np.asfortranarray(plain), plain.astype(">i4"), plain[:0]):
+        for _ in range(2):
+            block = packer.pack(NAMES, [array], 0)
+            assert read(block) == array.tolist()
+            packer.give(block)
 
 
 def test_reserved_blocks_are_uninitialised_memory_of_their_plan(packers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opexec.build_progress import UvLog, reporting
+from opexec.build_progress import UvLog, readable_size, reporting
 
 
 def test_uvs_lines_become_steps() -> None:
@@ -29,10 +29,23 @@ def test_uvs_lines_become_steps() -> None:
     assert steps == [
         "downloading numpy (15.0MiB)",
         "downloading torch (180.3MiB) and 1 more",
-        "building x and 1 more",
-        "downloading tiny",
+        "building x and 1 more, 15.0MiB done",
+        "downloading tiny, 195.3MiB done",
+        "prepared 3 packages, 195.3MiB downloaded",
         "installed 1 package; compiling bytecode",
     ]
+
+
+def test_sizes_are_written_as_uv_writes_them() -> None:
+    written = {
+        0: "0B",
+        1023: "1023B",
+        1536: "1.5KiB",
+        15 * 2**20: "15.0MiB",
+        3 * 2**30: "3.0GiB",
+        2**42: "4096.0GiB",
+    }
+    assert {size: readable_size(size) for size in written} == written
 
 
 def test_nothing_is_shown_before_the_first_step(capfd: pytest.CaptureFixture[str]) -> None:

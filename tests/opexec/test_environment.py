@@ -19,18 +19,21 @@ import socket
 import subprocess
 import sys
 import textwrap
-import zipfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from opexec import caches, interpreter_search
-from opexec.environment import Environment, normalised
+from opexec.environment import Environment
 from opexec.errors import BuildError
+from tests import shelves
+from tests.shelves import home_of, index, quiet, versions, wheel
+
+own_settings = shelves.own_settings
+shelf = shelves.shelf
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds after which something that never happens fails a test
@@ -43,142 +46,9 @@ print(Environment(requirements=sys.argv[1:]).resolve(lambda step: print(step, fl
 """
 
 
-def wheel(folder: Path, name: str, version: str, *requires: str) -> None:
-    """A package of one module, whose `__version__` is its version."""
-    info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    files = {
-        f"{name}/__init__.py": f"__version__ = {version!r}\n",
-        f"{info}/METADATA": metadata + "".join(f"Requires-Dist: {item}\n" for item in requires),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
-    folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, text in {**files, f"{info}/RECORD": record}.items():
-            archive.writestr(path, text)
-
-
-def index(folder: Path, name: str, version: str) -> str:
-    """A package index with one package in it; its URL."""
-    wheel(folder / name, name, version)
-    (folder / name / "index.html").write_text(
-        "".join(f'<a href="{f.name}">{f.name}</a>' for f in (folder / name).glob("*.whl"))
-    )
-    return folder.as_uri()
-
-
-@pytest.fixture(autouse=True)
-def own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that this machine's users have set for pip or uv."""
-    for name in list(os.environ):
-        if name.startswith(("PIP_", "UV_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that everything is installed from, with a numpy and two versions of `tiny`; a cache of its own."""
-    folder = tmp_path / "shelf"
-    wheel(folder, "numpy", "1.5")
-    wheel(folder, "tiny", "1.0")
-    wheel(folder, "tiny", "2.0")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
-    return folder
-
-
-def quiet(step: str) -> None:
-    """Progress nobody looks at."""
-
-
-def versions(python: Path, *names: str) -> list[str]:
-    program = "import importlib, sys; print(*(importlib.import_module(n).__version__ for n in sys.argv[1:]))"
-    return subprocess.check_output([python, "-I", "-c", program, *names], text=True).split()
-
-
-def home_of(python: Path) -> Path:
-    return python.parents[2]
-
-
 def homes() -> list[Path]:
     """The folders of environments in the cache, whole or not."""
     return [path for path in caches.folder("environments").iterdir() if path.is_dir()]
-
-
-# The value
-
-
-def test_equal_requests_are_equal_values() -> None:
-    one = Environment("3.7", ["Typing_Extensions >=4, <5", "numpy", "numpy"])
-    other = Environment(" 3.7 ", ("numpy", "typing-extensions<5,>=4"))
-    assert one == other and hash(one) == hash(other)
-    assert one.requirements == ("numpy", "typing-extensions<5,>=4")
-    assert one != Environment("3.8", one.requirements)
-    with pytest.raises(AttributeError):
-        one.python = "3.8"  # type: ignore[misc]
-
-
-@given(
-    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,6}[A-Za-z0-9])?", fullmatch=True),
-    st.lists(
-        st.tuples(
-            st.sampled_from(["==", "!=", "<=", ">=", "<", ">"]),
-            st.sampled_from(["", " ", "  "]),
-            st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,2}){0,3}", fullmatch=True).filter(str.isascii),
-        ),
-        max_size=4,
-    ),
-    st.sampled_from([",", ", ", " ,"]),
-)
-def test_plain_requirements_are_normalised_as_packaging_does(
-    name: str, bounds: list[tuple[str, str, str]], comma: str
-) -> None:
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    text = f"{name} {comma.join(''.join(bound) for bound in bounds)}"
-    expected = Requirement(text)
-    expected.name = canonicalize_name(expected.name)
-    assert normalised(text) == str(expected)
-
-
-@pytest.mark.parametrize(
-    ("requirement", "expected"),
-    [
-        ("Torch[B_b,a] ~= 1.0", "torch[a,b-b]~=1.0"),
-        ("x==1.0.*,!=1.0.3+cpu", "x!=1.0.3+cpu,==1.0.*"),
-        ("X;python_version<'3.8'", 'x; python_version < "3.8"'),
-        ("X @ file:///a/b", "x @ file:///a/b"),
-    ],
-)
-def test_other_requirements_are_normalised_too(requirement: str, expected: str) -> None:
-    # Whether there is a space before "@" and ";" differs between versions of packaging.
-    assert normalised(requirement).replace(" ", "") == expected.replace(" ", "")
-    assert normalised(expected) == normalised(requirement)
-
-
-@pytest.mark.parametrize(
-    ("python", "requirements", "words"),
-    [
-        (3.10, [], "Write it in quotes: as a number, 3.10 is 3.1"),
-        ("three", [], "expected python to be a version"),
-        ("", [], "expected python to be a version"),
-        (None, "numpy", r"Write \['numpy'\]"),
-        (None, ["numpy=1"], "got 'numpy=1'"),
-        (None, ["./package"], "PEP 508"),
-        (None, ["x @ ./package"], "file:///absolute/path"),
-        (None, ["x @ file:package"], "file:///absolute/path"),
-        (None, ["-r requirements.txt"], "PEP 508"),
-        (None, [7], "got 7, a int"),
-    ],
-)
-def test_what_is_no_request_is_refused_at_once(python: str, requirements: list[str], words: str) -> None:
-    with pytest.raises(BuildError, match=words):
-        Environment(python, requirements)
 
 
 # Building
@@ -359,7 +229,7 @@ def test_a_conflict_is_explained_by_uv_and_leaves_nothing(shelf: Path) -> None:
     with pytest.raises(BuildError) as caught:
         environment.resolve(quiet)
     said = str(caught.value)
-    assert "the caller's Python with new, old" in said
+    assert "cannot build the environment Python with new, old" in said
     assert "tiny<2" in said and "tiny>=2" in said and "your requirements are unsatisfiable" in said
     assert f"UV_FIND_LINKS={shelf}" in said
     assert homes() == []
@@ -553,16 +423,34 @@ def test_a_terminal_gets_one_live_line_and_then_the_result(shelf: Path) -> None:
 
 
 def test_what_was_built_can_be_read_from_its_summary(shelf: Path) -> None:
-    python = Environment(requirements=["tiny"]).resolve(quiet)
-    summary = json.loads((home_of(python) / "complete.json").read_text())
-    assert summary["requested"] == {"python": None, "requirements": ["tiny"]}
-    assert summary["made_with"]["version"] == interpreter_search.calling().version
-    assert summary["packages"] == 2
-    assert sorted(path.name for path in home_of(python).iterdir()) == [
+    secret = "https://me:token@127.0.0.1:9/simple"  # with --no-index it is never asked
+    environment = Environment(requirements=["tiny"], index_url=secret, env_vars={"KEY": "secret"})
+    home = home_of(environment.resolve(quiet))
+    text = (home / "complete.json").read_text()
+    assert "token" not in text and "secret" not in text
+    summary = json.loads(text)
+    assert summary["requested"] == {"requirements": ["tiny"], "index_url": "https://127.0.0.1:9/simple"}
+    ours = interpreter_search.calling()
+    assert summary["made_with"]["version"] == ours.version and summary["made_with"]["path"] == str(ours.path)
+    assert summary["packages"] == {"numpy": "1.5", "tiny": "2.0"}
+    used = int(subprocess.check_output(["du", "-s", "--block-size=1", home / "venv"], text=True).split()[0])
+    assert summary["size"] == used
+    assert sorted(path.name for path in home.iterdir()) == [
         "complete.json",
         "requirements.lock",
+        "used",
         "venv",
     ]
+
+
+def test_the_last_use_is_kept_to_a_minute(shelf: Path) -> None:
+    environment = Environment(requirements=["tiny"])
+    used = home_of(environment.resolve(quiet)) / "used"
+    for age, renewed in ((30, False), (90, True)):
+        before = time.time() - age
+        os.utime(used, (before, before))
+        environment.resolve(quiet)
+        assert (used.stat().st_mtime > before + 1) == renewed
 
 
 # With the real numpy, in the user's own cache, where it stays for the next run
@@ -585,3 +473,21 @@ def test_numpy_for_an_old_and_a_new_python(python: str, monkeypatch: pytest.Monk
     assert Path(file).is_relative_to(home_of(found) / "venv")
     tag = "cpython-" + python.replace(".", "")
     assert (Path(file).parent / "__pycache__" / f"__init__.{tag}.pyc").exists()
+
+
+@pytest.mark.slow
+def test_the_newest_python_that_a_real_release_has_wheels_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIP_CONFIG_FILE")
+    # numpy 1.21.6 has wheels for 3.7 to 3.10, and sources that a later Python would try to compile.
+    fitting = [
+        found for found in interpreter_search.installed() if (3, 7) <= found.version_info[:2] <= (3, 10)
+    ]
+    if not fitting:
+        assert not os.environ.get("CI"), "a CI machine has to have a Python from 3.7 to 3.10"
+        pytest.skip("needs a Python from 3.7 to 3.10")
+    ours = interpreter_search.calling().version_info[:2]
+    newest = ours if ours <= (3, 10) else max(found.version_info[:2] for found in fitting)
+    environment = Environment(requirements=["numpy==1.21.6", "six", "packaging"])
+    program = "import numpy, packaging, six, sys; print('%d.%d' % sys.version_info[:2], numpy.__version__)"
+    said = subprocess.check_output([environment.resolve(), "-I", "-c", program], text=True).split()
+    assert said == [f"{newest[0]}.{newest[1]}", "1.21.6"]

@@ -56,6 +56,61 @@ def test_uvs_own_settings_are_left_alone(uv: str, pip: str) -> None:
     assert settings({**NO_FILES, pip: "/pip", uv: "/uv"}, "/none") == installer.Settings({})
 
 
+def test_what_is_given_comes_before_what_is_configured() -> None:
+    environ = {
+        **NO_FILES,
+        "PIP_INDEX_URL": "https://one/",
+        "PIP_EXTRA_INDEX_URL": "https://two/",
+        "PIP_FIND_LINKS": "/a",
+    }
+    found = settings(
+        environ,
+        "/none",
+        index_url="https://mine/",
+        extra_index_urls=["https://more/"],
+        find_links=["/b,c", "/d"],
+    )
+    assert found.variables == {
+        "UV_DEFAULT_INDEX": "https://mine/",
+        "UV_INDEX": "https://more/ https://two/",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_FIND_LINKS": "file:///b%2Cc,/d,/a",
+    }
+    environ = {**NO_FILES, "UV_INDEX_URL": "https://one/", "UV_INDEX": "https://two/", "UV_FIND_LINKS": "/a"}
+    environ["UV_INDEX_STRATEGY"] = "first-index"
+    found = settings(
+        environ, "/none", index_url="https://mine/", extra_index_urls=["https://more/"], find_links=["/b"]
+    )
+    assert found.variables == {
+        "UV_DEFAULT_INDEX": "https://mine/",
+        "UV_INDEX_URL": "https://mine/",
+        "UV_INDEX": "https://more/ https://two/",
+        "UV_FIND_LINKS": "/b,/a",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "resolution", "network"),
+    [
+        (
+            "error: No solution found when resolving dependencies\n  cause: Because a==1 has no wheels",
+            True,
+            False,
+        ),
+        (
+            "error: No solution found when resolving dependencies\nhint: ... the network was disabled.",
+            False,
+            True,
+        ),
+        ("error: Request failed after 3 retries\n  cause: tcp connect error", False, True),
+        ("error: Failed to fetch: `https://a/`\n  cause: dns error", False, True),
+        ("error: Failed to build `a`\n  cause: no compiler", False, False),
+    ],
+)
+def test_what_uv_failed_for_is_told_apart(words: str, resolution: bool, network: bool) -> None:
+    assert (UvFailed(words).is_resolution, UvFailed(words).lacks_network) == (resolution, network)
+
+
 def test_relative_find_links_do_not_depend_on_where_uv_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

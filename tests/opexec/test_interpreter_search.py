@@ -14,7 +14,7 @@ import pytest
 
 from opexec import installer, interpreter_search
 from opexec.errors import BuildError
-from opexec.interpreter_search import base_of, calling, check_request, find, installed
+from opexec.interpreter_search import alternatives, base_of, calling, check_request, find, installed
 from opexec.interpreters import Interpreter, probe
 
 
@@ -22,9 +22,11 @@ from opexec.interpreters import Interpreter, probe
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home without interpreters, an empty PATH, no downloads; the system's own folders remain."""
     for name in (
+        "ASDF_DATA_DIR",
         "CONDA_EXE",
         "CONDA_PREFIX",
         "MAMBA_ROOT_PREFIX",
+        "MISE_DATA_DIR",
         "PYENV_ROOT",
         "UV_PYTHON_INSTALL_DIR",
         "XDG_DATA_HOME",
@@ -109,6 +111,8 @@ def test_of_equal_versions_the_places_decide(
         tmp_path / "path" / "python3.9",
         tmp_path / "home" / ".pyenv" / "versions" / "3.9.1" / "bin" / "python",
         tmp_path / "home" / ".local" / "share" / "uv" / "python" / "cpython-3.9" / "bin" / "python3.9",
+        tmp_path / "home" / ".asdf" / "installs" / "python" / "3.9.1" / "bin" / "python3.9",
+        tmp_path / "home" / ".local" / "share" / "mise" / "installs" / "python" / "3.9" / "bin" / "python3",
         tmp_path / "home" / "miniconda3" / "bin" / "python",
         tmp_path / "home" / "miniconda3" / "envs" / "mine" / "bin" / "python",
         tmp_path / "elsewhere" / "bin" / "python",
@@ -135,12 +139,35 @@ def test_the_places_are_those_that_the_variables_name(
     pyenv = pretend(tmp_path / "p" / "versions" / "x" / "bin" / "python3.8", "3.8.1")
     uv = pretend(tmp_path / "u" / "x" / "bin" / "python3.9", "3.9.1")
     conda = pretend(tmp_path / "c" / "envs" / "x" / "bin" / "python", "3.10.1")
+    asdf = pretend(tmp_path / "a" / "installs" / "python" / "x" / "bin" / "python", "3.7.1")
+    mise = pretend(tmp_path / "m" / "installs" / "python" / "x" / "bin" / "python", "3.7.2")
     with pytest.raises(BuildError):
-        find(">=3.8,<3.11,!=3.10.13")
+        find(">=3.7,<3.11,!=3.10.13")
+    monkeypatch.setenv("ASDF_DATA_DIR", str(tmp_path / "a"))
+    monkeypatch.setenv("MISE_DATA_DIR", str(tmp_path / "m"))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "p"))
     monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "u"))
     monkeypatch.setenv("CONDA_EXE", str(tmp_path / "c" / "bin" / "conda"))
-    assert [find(version).path for version in ("3.8", "3.9", "3.10.1")] == [pyenv, uv, conda]
+    wanted = {"3.8": pyenv, "3.9": uv, "3.10.1": conda, "3.7.1": asdf, "3.7.2": mise}
+    assert {version: find(version).path for version in wanted} == wanted
+
+
+def test_alternatives_are_one_of_each_other_minor_version_the_newest_first(
+    tmp_path: Path, pretend: Pretend
+) -> None:
+    pyenv = tmp_path / "home" / ".pyenv" / "versions"
+    for there in ("3.6.15", "3.7.9", "3.7.16", "3.9.1", "3.12.1", "3.14.0rc1"):
+        pretend(pyenv / there / "bin" / "python", there)
+    pretend(pyenv / "pypy" / "bin" / "python", "3.10.1", implementation="pypy")
+    conda = tmp_path / "home" / "miniforge3" / "envs"
+    pretend(conda / "newer" / "bin" / "python", "3.9.8")  # not better than what is no project's own
+    pretend(conda / "other" / "bin" / "python", "3.8.1")
+    first = interpreter_search.probe(pyenv / "3.12.1" / "bin" / "python")
+    assert [each.version for each in alternatives(None, first)] == ["3.9.1", "3.8.1", "3.7.16"]
+    assert [each.version for each in alternatives(">=3.8", first)] == ["3.9.1", "3.8.1"]
+    assert [each.version for each in alternatives("3", first)] == ["3.9.1", "3.8.1", "3.7.16"]
+    for exact in ("3.12", "3.12.1", str(first.path)):
+        assert alternatives(exact, first) == []
 
 
 def test_uv_keeps_its_interpreters_where_we_look() -> None:

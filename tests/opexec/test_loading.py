@@ -28,7 +28,7 @@ def descriptors() -> int:
     ("what", "words"),
     [
         ("/nonexistent/model.py:f", "there is no file /nonexistent/model.py"),
-        ("/nonexistent/model.onnx", "there is no file /nonexistent/model.onnx"),
+        ("/nonexistent/model.onnx", "there is no file or folder /nonexistent/model.onnx"),
         (str(MODELS), "a Python file needs the name of its factory"),
         (str(MODELS.parent), "is a folder"),
         (f"{MODELS}:not a name", "expected the name of a factory after the colon"),
@@ -239,3 +239,171 @@ def test_two_versions_side_by_side() -> None:
         )
         x = np.arange(7)
         np.testing.assert_array_equal(old(x), new(x))
+
+
+# ---- where and with what a worker runs
+
+PLACED = """
+import os
+import numpy as np
+
+
+def factory():
+    def model(x):
+        np.dot(np.ones((500, 500)), np.ones((500, 500)))
+        return {
+            "threads": len(os.listdir("/proc/self/task")),
+            "cores": np.array(sorted(os.sched_getaffinity(0))),
+            "variables": np.array([os.environ.get(name, "unset") for name in x.tolist()], object),
+        }
+
+    return model
+
+
+AT_IMPORT = sorted(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS")
+
+
+def at_import():
+    return lambda: {"cores": np.array(AT_IMPORT[0]), "threads": AT_IMPORT[1]}
+"""
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
+
+
+@pytest.fixture
+def placed(tmp_path: Path) -> str:
+    (tmp_path / "placed.py").write_text(PLACED)
+    return f"{tmp_path}/placed.py:factory"
+
+
+def variables(model: opexec.Model, *names: str) -> list[str]:
+    return model.infer({"x": np.array(names, object)})["variables"].tolist()  # type: ignore[no-any-return]
+
+
+NONE = np.array(["NOTHING"], object)
+
+
+def test_two_models_with_one_thread_each_take_no_more(placed: str) -> None:
+    """numpy's BLAS has one thread for each core otherwise."""
+    with (
+        opexec.load(placed, threads=1, name="one") as one,
+        opexec.load(placed, threads=1, name="two") as two,
+        opexec.load(placed, threads=2) as more,
+    ):
+        counts = [model.infer({"x": NONE})["threads"].item() for model in (one, two, more)]
+        assert counts[:2] == [1, 1], "not one thread besides the model's own"
+        assert counts[2] == min(2, len(os.sched_getaffinity(0)))
+        assert variables(one, *THREADS) == ["1"] * 5 and variables(more, *THREADS) == ["2"] * 5
+        assert variables(one, "XLA_FLAGS") == ["--xla_cpu_multi_thread_eigen=false"]
+
+
+def test_a_worker_runs_on_the_cores_it_was_given_before_it_imports_anything(placed: str) -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    at_import = placed.replace("factory", "at_import")
+    for core in usable:
+        with opexec.load(placed, cpus=[core]) as model, opexec.load(at_import, cpus={core}) as early:
+            found = model.infer({"x": NONE})
+            assert found["cores"].tolist() == [core] and found["threads"] == 1
+            assert early()["cores"].tolist() == [core] and early()["threads"] == "1"
+            model.restart()
+            assert model.infer({"x": NONE})["cores"].tolist() == [core]
+            pid = model.workers[0].pid
+            for task in os.listdir(f"/proc/{pid}/task"):
+                assert os.sched_getaffinity(int(task)) == {core}
+    with opexec.load(placed, cpus=usable + usable[:1], threads=1) as model:
+        found = model.infer({"x": NONE})
+        assert found["cores"].tolist() == usable and found["threads"] == 1
+    with opexec.load(placed) as model:
+        assert model.infer({"x": NONE})["cores"].tolist() == usable, "the next worker is not bound"
+    assert sorted(os.sched_getaffinity(0)) == usable, "nor is the caller"
+
+
+@pytest.mark.parametrize("cpus", [[], [-1], ["0"], [True], 3, "01"])
+def test_cores_that_are_none(cpus: Any) -> None:
+    with pytest.raises(ValueError, match="cpus is .*; expected numbers of cores"):
+        opexec.load(source("echo"), cpus=cpus)
+
+
+@pytest.mark.parametrize("absent", [1023, 100_000, 1 << 40])
+def test_cores_that_are_not_there(absent: int) -> None:
+    for cpus in ([absent], [0, absent]):
+        with pytest.raises(ValueError, match=f"does not have {absent}$"):
+            opexec.load(source("echo"), cpus=cpus)
+    with opexec.load(source("echo")) as model:
+        assert model(np.ones(1)) == 1
+
+
+def test_environment_variables(placed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OF_THE_CALLER", "UNSET", "BOTH"):
+        monkeypatch.setenv(name, "caller")
+    monkeypatch.setenv("XLA_FLAGS", "--of_the_caller")
+    env = Environment(
+        sys.executable, env_vars={"BOTH": "environment", "ITS": "environment", "OMP_NUM_THREADS": "9"}
+    )
+    given = {"UNSET": None, "GIVEN": "load", "MKL_NUM_THREADS": "7", "NOT_NAMED": ""}
+    names = [
+        "OF_THE_CALLER",
+        "UNSET",
+        "BOTH",
+        "ITS",
+        "GIVEN",
+        "NOT_NAMED",
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "XLA_FLAGS",
+    ]
+    with opexec.load(placed, env=env, env_vars=given, threads=1) as model:
+        expected = ["caller", "unset", "environment", "environment", "load", "", "1", "7"]
+        expected.append("--of_the_caller --xla_cpu_multi_thread_eigen=false")
+        assert variables(model, *names) == expected
+        model.restart()
+        assert variables(model, *names) == expected
+    with opexec.load(placed, env=env, env_vars={"BOTH": "load"}) as model:
+        assert variables(model, "BOTH", "OMP_NUM_THREADS", "MKL_NUM_THREADS") == ["load", "9", "unset"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        ({"env_vars": ["A=1"]}, TypeError, "env_vars is of type list; expected a dict"),
+        ({"env_vars": {"A": 1}}, ValueError, "env_vars has A=1; expected a text, or None"),
+        ({"env_vars": {"A=B": "1"}}, ValueError, "env_vars has the key 'A=B'"),
+        ({"env_vars": {"": "1"}}, ValueError, "env_vars has the key ''"),
+        ({"options": [1]}, TypeError, "options is .*; expected a dict"),
+        ({"options": {"f": print}}, TypeError, "options is .*; expected a dict of texts"),
+        ({"options": {1: 2}}, TypeError, "options has the key 1; expected the name of an option"),
+        (
+            {"platform": "onnx", "options": {"threads": 1}, "threads": 2},
+            ValueError,
+            "'threads' is given twice",
+        ),
+        ({"platform": 5}, ValueError, "platform is 5; expected its name"),
+    ],
+    ids=str,
+)
+def test_more_arguments_that_make_no_sense(
+    arguments: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        opexec.load(source("echo"), **arguments)
+
+
+@pytest.mark.parametrize("isolation", ["process", "none"])
+def test_a_platform_and_its_options_reach_the_platform(isolation: str, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="nonesuch"):
+        opexec.load("anything", platform="nonesuch", isolation=isolation)
+    with pytest.raises(LoadError, match="colour"):
+        opexec.load(source("echo"), options={"colour": tmp_path}, isolation=isolation)
+
+
+@pytest.mark.slow
+def test_an_environment_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from opexec import environment_store
+
+    monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path))
+    request = {"python": sys.executable, "requirements": ["six"]}
+    environment_store.save("sixes", request, Environment(**request).resolve())
+    with opexec.load(source("echo"), env="sixes") as model:
+        assert str(tmp_path) in model.workers[0].interpreter
+    with pytest.raises(BuildError, match="sixes"):
+        opexec.load(source("echo"), env="sixe", wait_ready=False)

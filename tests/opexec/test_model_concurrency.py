@@ -15,7 +15,7 @@ import pytest
 
 import opexec
 from opexec import CallTimeout, Model, ModelClosed, WorkerDied
-from tests.loaded import PYTHONS, interpreter, source
+from tests.loaded import PYTHONS, in_thread, interpreter, source
 from tests.models import Gate
 
 #: Long enough for anything that comes at all.
@@ -29,20 +29,6 @@ def python(request: pytest.FixtureRequest) -> str | None:
 
 def x(*values: float) -> np.ndarray:
     return np.array(values, np.float64)
-
-
-def in_thread(call: Callable[[], Any]) -> Future[Any]:
-    """The outcome of a call made in a thread of its own."""
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def by_infer(model: Model, array: np.ndarray, timeout: float | None = None) -> Future[Any]:

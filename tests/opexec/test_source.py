@@ -31,6 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "m.py").write_text("def make(): ...\ndef _hidden(): ...\ndef other(): ...\nclass C: ...\n")
     (tmp_path / "broken.py").write_text("def (")
     (tmp_path / "saved").mkdir()
+    (tmp_path / "notes.txt").write_text("Dear all")
+    (tmp_path / "weights.pt").write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
     return tmp_path
 
 
@@ -76,12 +78,12 @@ EXPECTED = "expected an ONNX file"
 @pytest.mark.parametrize(
     "given, words",
     [
-        ("gone.onnx", "there is no file {folder}/gone.onnx; check the path"),
-        ("gone.py", "there is no file {folder}/gone.py"),
+        ("gone.onnx", "there is no file or folder {folder}/gone.onnx; check the path"),
+        ("gone.py", "there is no file or folder {folder}/gone.py"),
         ("gone.py:make", "there is no file {folder}/gone.py, which 'gone.py:make' names"),
         ("saved", f"{EXPECTED}.*{{folder}}/saved is a folder"),
-        ("notes.txt", f"{EXPECTED}.*{{folder}}/notes.txt ends in '.txt'"),
-        ("bare", f"{EXPECTED}.*{{folder}}/bare has no ending"),
+        ("notes.txt", f"{EXPECTED}.*{{folder}}/notes.txt is none of these \\(it begins with b'Dear all'\\)"),
+        ("bare", f"{EXPECTED}.*{{folder}}/bare is none of these \\(it is empty\\)"),
         ("m.py", "needs the name of its factory: 'm.py:factory'. Functions in {folder}/m.py: make, other$"),
         ("broken.py", "Functions in {folder}/broken.py: none at its top level$"),
         ("m.py:", "expected the name of a factory after the colon.*received 'm.py:'"),
@@ -90,7 +92,11 @@ EXPECTED = "expected an ONNX file"
         ("", f"{EXPECTED}.*{{folder}} is a folder"),
         (":make", f"{EXPECTED}.*received ':make', which is neither"),
         ("a name", f"{EXPECTED}.*received 'a name', which is neither"),
-        ("no/such/thing", f"{EXPECTED}.*received 'no/such/thing'"),
+        ("no/such/thing", "there is no file or folder {folder}/no/such/thing"),
+        (
+            "weights.pt",
+            "holds what torch.save wrote: weights .*with platform='torch' and options={{'state_dict'",
+        ),
         (None, f"{EXPECTED}.*received an object of type NoneType"),
         (len, f"{EXPECTED}.*received an object of type builtin_function_or_method"),
     ],
@@ -99,6 +105,19 @@ def test_anything_else_is_refused_with_what_is_known(given: object, words: str, 
     with pytest.raises(LoadError, match=words.format(folder=folder)) as caught:
         parse(given)  # type: ignore[arg-type]
     assert caught.value.stage == "source"
+
+
+def test_a_platform_that_is_named_takes_any_source(folder: Path) -> None:
+    assert parse("m.py:make", "torch") == Source("torch", f"{folder}/m.py:make")
+    assert parse("module:make", "jax") == Source("jax", "module:make")
+    assert parse("notes.txt", "mine") == Source("mine", f"{folder}/notes.txt")
+    assert parse("saved", "mine") == Source("mine", f"{folder}/saved")
+    assert parse("hub://any/thing", "mine") == Source("mine", "hub://any/thing")
+    with pytest.raises(LoadError, match="there is no file or folder"):
+        parse("gone.onnx", "onnx")
+    for wrong in ("", 5):
+        with pytest.raises(ValueError, match="expected its name, as in 'python'"):
+            parse("a.onnx", wrong)  # type: ignore[arg-type]
 
 
 def test_a_path_in_any_encoding(folder: Path) -> None:

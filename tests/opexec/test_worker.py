@@ -28,7 +28,8 @@ from opexec.worker import WorkerProcess
 DOUBLE = """\
 #!{python}
 import os, signal, socket, subprocess, sys, time
-given = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+options = sys.argv[sys.argv.index("--control") :]
+given = dict(zip(options[::2], options[1::2]))
 sys.dont_write_bytecode = True  # beside the sources
 sys.path.append({root!r})
 from workers import bootstrap
@@ -265,7 +266,7 @@ def test_a_program_that_a_signal_ends_before_the_handshake_has_died(script: Call
 def test_a_program_that_speaks_something_else_is_a_load_error(
     script: Callable[[str], Path], sent: str
 ) -> None:
-    text = f"#!{sys.executable}\nimport os, sys, time\nfd = int(sys.argv[4])\n{sent}\ntime.sleep(1000)\n"
+    text = f"#!{sys.executable}\nimport os, sys, time\nfd = int(sys.argv[sys.argv.index('--control') + 1])\n{sent}\ntime.sleep(1000)\n"
     with pytest.raises(LoadError, match="did not speak opexec's protocol") as info:
         WorkerProcess.start(script(text), "m")
     assert info.value.stage == "handshake"

@@ -16,6 +16,7 @@ import onnxruntime
 from opexec.ipc import wire
 from opexec.workers.arrays import address, native
 from opexec.workers.platforms import Platform
+from opexec.workers.platforms.arguments import check_options, inputs_by_name
 
 #: Element types as onnxruntime writes them -> names of dtypes.
 DTYPES = {
@@ -52,9 +53,7 @@ def load(source, options):
     Raises RuntimeError for a file that this onnxruntime cannot load, and TypeError for inputs that are no tensors or of a kind that it
     cannot be given.
     """
-    unknown = set(options) - {"threads"}
-    if unknown:
-        raise ValueError("the onnx platform knows no option {!r}".format(sorted(unknown)[0]))
+    check_options("onnx", options, ("threads",))
     settings = onnxruntime.SessionOptions()
     if options.get("threads"):
         settings.intra_op_num_threads = options["threads"]
@@ -104,18 +103,7 @@ class Model(Platform):
         self._known: dict | None = {}
 
     def bind(self, args, kwargs):
-        arrays = dict(zip(self._input_names, args))
-        if len(args) > len(self._input_names) or set(arrays) & set(kwargs):
-            raise TypeError(
-                "{} inputs by position and {} by name; the model's inputs are {}".format(
-                    len(args), sorted(kwargs), self._input_names
-                )
-            )
-        arrays.update(kwargs)
-        if set(arrays) != set(self._input_names):
-            raise TypeError(
-                "the model's inputs are {}; received {}".format(self._input_names, sorted(arrays))
-            )
+        arrays = inputs_by_name(self._input_names, args, kwargs)
         return _Bound({name: native(array) for name, array in arrays.items()})
 
     def run(self, bound, reserve):

@@ -20,6 +20,7 @@ import threading
 
 from opexec.ipc import wire
 from opexec.workers.platforms import Platform
+from opexec.workers.platforms.arguments import check_options
 
 
 def load(source, options):
@@ -28,14 +29,17 @@ def load(source, options):
     Raises FileNotFoundError, ModuleNotFoundError, AttributeError (no such factory) or TypeError (it cannot be called without
     arguments, or returned nothing that can be called), and whatever the module and the factory raise.
     """
-    unknown = set(options) - {"in_process"}
-    if unknown:
-        raise ValueError("the python platform knows no option {!r}".format(sorted(unknown)[0]))
+    check_options("python", options, (), factory=True)
+    return Model(made(source, options))
+
+
+def made(source, options):
+    """What the factory that `source` names returned: a callable. For the platforms whose models are made by factories too."""
     place, _, name = source.rpartition(":")
     if place.endswith(".py"):
-        with _beside(place, stays=not options.get("in_process")) as module:
-            return Model(_built(module, name, place))
-    return Model(_built(_imported(place, name), name, place))
+        with beside(place, stays=not options.get("in_process")) as module:
+            return _built(module, name, place)
+    return _built(imported(place, name), name, place)
 
 
 class Model(Platform):
@@ -111,7 +115,7 @@ def _defined(module):
     ]
 
 
-def _imported(name, factory):
+def imported(name, factory):
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -131,7 +135,7 @@ _found: set = set()  # names of modules that models' files found beside themselv
 
 
 @contextlib.contextmanager
-def _beside(path, stays):
+def beside(path, stays):
     """Run a file as a module, with its folder first on ``sys.path`` for as long as the context, or for good if it `stays`."""
     if not os.path.isfile(path):
         raise FileNotFoundError("no such file: {}".format(path))

@@ -1,118 +1,58 @@
-"""TorchScript models, run by torch on the CPU.
+"""TorchScript models, run by torch.
 
-Numeric inputs become tensors over the arrays' own memory; texts become str, or nested lists of str. Results stay what torch returns:
-`workers.structure` takes tensors.
+Inputs become tensors over shared memory; results stay what torch returns, and the worker copies them once. On a GPU they are moved there and
+back, which is a copy each.
 """
 
 from __future__ import annotations
 
 import zipfile
 
-import numpy as np
 import torch
 
-from opexec.ipc import wire
-from opexec.workers.arrays import native
-from opexec.workers.platforms import Platform
+from opexec.workers.platforms import Platform, torch_tensors
+from opexec.workers.platforms.arguments import check_options
+from opexec.workers.platforms.torch_tensors import VERSION, Bound, argument
 
 
 def load(source, options):
-    """Load a file that `torch.jit.save` wrote. Options: `threads`, how many torch uses within one operator.
+    """Load a file that `torch.jit.save` wrote. Options: `device`, ``"cpu"`` or ``"cuda:N"``; `threads`, how many torch uses within one operator.
 
     Raises ValueError if the file holds no TorchScript, RuntimeError if this version of torch cannot read it.
     """
-    unknown = set(options) - {"threads"}
-    if unknown:
-        raise ValueError("the torchscript platform knows no option {!r}".format(sorted(unknown)[0]))
-    if options.get("threads"):
-        torch.set_num_threads(options["threads"])
+    check_options("torchscript", options, ("device", "threads"))
+    torch_tensors.set_threads(options)
+    device = torch_tensors.device_of(options)
     try:
-        module = torch.jit.load(source, map_location="cpu")
+        module = torch.jit.load(source, map_location=device)
     except RuntimeError as error:
         raise _unreadable(source, error) from error
-    return Model(module.eval())
+    return Model(module.eval(), device)
 
 
 class Model(Platform):
     framework = "torch"
-    version = str(torch.__version__)
+    version = VERSION
 
-    def __init__(self, module):
+    def __init__(self, module, device):
         self._module = module
+        self._device = device
         # torch 1.0 shows no schema. It converts tensors to numbers itself, as every version does, but not to lists.
         schema = getattr(module.forward, "schema", None)
         arguments = schema.arguments[1:] if schema is not None else []  # without self
-        self._names = [argument.name for argument in arguments]
-        self._lists = {argument.name for argument in arguments if "List[" in str(argument.type)}
+        self._names = [one.name for one in arguments]
+        self._lists = {one.name for one in arguments if "List[" in str(one.type)}
 
     def bind(self, args, kwargs):
         names = self._names[: len(args)] + list(range(len(self._names), len(args)))
-        positional = [self._argument(name, array) for name, array in zip(names, args)]
-        return _Bound(positional, {name: self._argument(name, array) for name, array in kwargs.items()})
+        positional = [argument(name, array, name in self._lists) for name, array in zip(names, args)]
+        named = {name: argument(name, array, name in self._lists) for name, array in kwargs.items()}
+        return Bound(positional, named, self._device)
 
     def run(self, bound, reserve):
         args, kwargs = bound.arguments()
         with torch.no_grad():
             return self._module(*args, **kwargs)
-
-    def _argument(self, name, array):
-        kind = wire.extension_name(array.dtype)
-        if array.dtype.kind in "OUST" or (name in self._lists and kind is None):
-            return _Listed(array)
-        try:
-            return _tensor(array, kind)
-        except (TypeError, AttributeError) as error:
-            raise TypeError(
-                "input {!r}: torch {} makes no tensor of {}: {}".format(
-                    name, torch.__version__, kind or array.dtype, error
-                )
-            ) from error
-
-
-class _Bound:
-    """The arguments of a call; those that are no tensors over the inputs' memory are made anew for each run."""
-
-    def __init__(self, args, kwargs):
-        self._args = args
-        self._kwargs = kwargs
-        self._listed = any(type(value) is _Listed for value in args + list(kwargs.values()))
-
-    def arguments(self):
-        if not self._listed:
-            return self._args, self._kwargs
-        return [_value(one) for one in self._args], {name: _value(one) for name, one in self._kwargs.items()}
-
-
-class _Listed:
-    """An input that forward takes as Python objects: a text, a list of texts or of numbers."""
-
-    def __init__(self, array):
-        self.array = array
-
-
-def _value(argument):
-    return argument.array.tolist() if type(argument) is _Listed else argument
-
-
-def _tensor(array, kind):
-    array = native(array)
-    if kind is not None:
-        # numpy has no such dtype, so the bits are handed over as integers.
-        dtype = getattr(torch, kind)
-        return _over(array.view(np.int16 if array.itemsize == 2 else np.uint8)).view(dtype)
-    return _over(array)
-
-
-def _over(array):
-    """A tensor over an array's memory, without torch's warning about read-only arrays."""
-    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
-
-
-class _Writable:
-    def __init__(self, array):
-        self._array = array  # keeps the memory
-        interface = array.__array_interface__
-        self.__array_interface__ = dict(interface, data=(interface["data"][0], False))
 
 
 def _unreadable(source, error):
@@ -122,7 +62,7 @@ def _unreadable(source, error):
                 return RuntimeError(
                     "torch {} cannot read the TorchScript in {}: {} If another version wrote it, give the model an environment "
                     "that has it: Environment(requirements=['torch==...'])".format(
-                        torch.__version__, source, str(error).strip().partition("\n")[0]
+                        VERSION, source, str(error).strip().partition("\n")[0]
                     )
                 )
     return ValueError(

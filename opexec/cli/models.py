@@ -1,0 +1,209 @@
+"""What commands that run models share: the options that say how, and specs and failures in words."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..spec import TensorSpec
+
+Decorated = Callable[..., Any]
+
+_WHICH = " N:VALUE is for the Nth model alone."
+
+
+def how_to_run(many: bool = False) -> Callable[[Decorated], Decorated]:
+    """The options of `opexec.load` that the command line has. With `many` models, each value may be for one of them."""
+    which = _WHICH if many else ""
+    options = (
+        click.option(
+            "--env",
+            "env",
+            metavar="ENV",
+            multiple=True,
+            help="Name of an environment (see `opexec env`), or path of an interpreter or of a venv or conda folder. [default: a "
+            f"package's own environment, else this Python]{which}",
+        ),
+        click.option(
+            "--platform",
+            metavar="NAME",
+            multiple=True,
+            help=f"What runs the model, where its file does not tell: torch for a factory of a torch module.{which}",
+        ),
+        click.option(
+            "--option",
+            "-o",
+            "options",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help=f"A setting of the platform; the value is JSON, or else a text. Can be repeated.{which}",
+        ),
+        click.option("--device", metavar="DEVICE", default="cpu", show_default=True, help="cpu, or cuda:N."),
+        click.option(
+            "--threads", type=click.IntRange(1), metavar="N", help="How many threads the framework may use."
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(0, min_open=True),
+            metavar="SECONDS",
+            help="How long a call may take. [default: any time]",
+        ),
+    )
+
+    def decorate(function: Decorated) -> Decorated:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def arguments(
+    models: Sequence[str],
+    env: Sequence[str],
+    platform: Sequence[str],
+    options: Sequence[str],
+    device: str,
+    threads: int | None,
+    timeout: float | None,
+) -> list[dict[str, Any]]:
+    """For each model, keyword arguments for `opexec.load`, the source among them. Raises a UsageError."""
+    found: list[dict[str, Any]] = []
+    for number, source in enumerate(models, 1):
+        asked: dict[str, Any] = {"source": source, "device": device, "threads": threads, "timeout": timeout}
+        for name, given, hint in (("env", env, "--env"), ("platform", platform, "--platform")):
+            values = _for_model(number, len(models), given, hint)
+            if len(values) > 1:
+                raise click.BadParameter(
+                    f"two values for {source}: {values[0]!r} and {values[1]!r}", param_hint=hint
+                )
+            if values:
+                asked[name] = values[0]
+        settings = {}
+        for pair in _for_model(number, len(models), options, "--option"):
+            key, equals, value = pair.partition("=")
+            if not equals or not key:
+                raise click.BadParameter(f"expected KEY=VALUE; got {pair!r}", param_hint="--option")
+            settings[key] = _plain(value)
+        if settings:
+            asked["options"] = settings
+        found.append(asked)
+    return found
+
+
+def _for_model(number: int, count: int, values: Sequence[str], hint: str) -> list[str]:
+    """Those of the values that are for this model: with its number before a colon, or else without any."""
+    own, general = [], []
+    for value in values:
+        which, colon, rest = value.partition(":")
+        if not (colon and which.isdigit()):
+            general.append(value)
+        elif not 1 <= int(which) <= count:
+            raise click.BadParameter(
+                f"{value!r} is for model {which}; there are {count}, counted from 1", param_hint=hint
+            )
+        elif int(which) == number:
+            own.append(rest)
+    return [*general, *own] if hint == "--option" else own or general
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def open_model(asked: dict[str, Any]) -> Model:
+    """Load a model; what `load` says of its arguments is a mistake in the command line."""
+    from .. import load
+
+    try:
+        return load(**asked)
+    except (ValueError, TypeError) as error:
+        from ..errors import OpexecError
+
+        if isinstance(error, OpexecError):
+            raise
+        raise click.UsageError(str(error)) from error
+
+
+@contextmanager
+def told_briefly(traceback: bool) -> Iterator[None]:
+    """What is wrong, without the model's traceback, unless that was asked for."""
+    from ..errors import OpexecError
+
+    try:
+        yield
+    except OpexecError as error:
+        if traceback or brief(error) == str(error):
+            raise
+        raise OpexecError(f"{brief(error)} (--traceback shows where)") from error
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, without the traceback of a worker that follows it."""
+    text = str(error) or type(error).__name__
+    return text.partition("\n\n")[0].rstrip()
+
+
+def with_traceback(function: Decorated) -> Decorated:
+    return click.option(
+        "--traceback", is_flag=True, help="Show where a model failed, with the traceback of its worker."
+    )(function)
+
+
+def spec_text(spec: TensorSpec) -> str:
+    """``x: float32[n, 3]``"""
+    return repr(spec)
+
+
+def specs_texts(specs: Sequence[TensorSpec] | None) -> list[str]:
+    if specs is None:
+        return ["not known"]
+    return [spec_text(spec) for spec in specs] or ["none"]
+
+
+def specs_json(specs: Sequence[TensorSpec] | None) -> list[dict[str, Any]] | None:
+    return None if specs is None else [spec.to_dict() for spec in specs]
+
+
+def runner_text(model: Model) -> str:
+    """What runs it: ``onnxruntime 1.23.2 in Python 3.11.7``."""
+    worker = model.workers[0]
+    return f"{worker.framework} {worker.framework_version} in Python {worker.python}"
+
+
+def runner_json(model: Model) -> dict[str, Any]:
+    worker = model.workers[0]
+    return {
+        "framework": worker.framework,
+        "framework_version": worker.framework_version,
+        "python": worker.python,
+        "numpy": worker.numpy,
+        "interpreter": worker.interpreter,
+    }
+
+
+def labels(models: Sequence[str]) -> list[str]:
+    """A short name for each model: as much of its path's end as tells it from the others."""
+    parts = [Path(os.path.normpath(model)).parts for model in models]
+    short = []
+    for place, own in enumerate(parts):
+        depth = 1
+        others = [other for index, other in enumerate(parts) if index != place]
+        while depth < len(own) and any(other[-depth:] == own[-depth:] for other in others):
+            depth += 1
+        short.append("/".join(own[-depth:]))
+    return [
+        f"{text} ({short[: index + 1].count(text)})" if short.count(text) > 1 else text
+        for index, text in enumerate(short)
+    ]

@@ -1,0 +1,99 @@
+"""Starting a worker for a model, the first time and for every replacement."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from . import interpreters, overlay
+from .errors import LoadError
+from .request import Request, Specs
+from .source import Source
+from .spec import parse_specs
+from .worker import WorkerProcess
+
+#: Told the steps of a loading, for the user to see.
+Report = Callable[[str], None]
+
+#: Entered for the time in which a worker imports its framework and loads its model, by somebody who limits how many do so at once.
+Turn = Callable[[], contextlib.AbstractContextManager[object]]
+
+
+class Launch:
+    """How to start a worker of one model: `start` gives the process, `message` names the model to it, and `read` understands its reply."""
+
+    def __init__(
+        self, request: Request, report: Report | None = None, turn: Turn = contextlib.nullcontext
+    ) -> None:
+        self.message: dict[str, Any] = {
+            "platform": request.parsed.platform,
+            "source": request.parsed.target,
+            "options": request.settings,
+        }
+        self._request = request
+        self._report = report
+        self._turn = turn
+        self._interpreter = ""
+
+    def start(self, started: Callable[[WorkerProcess], None]) -> WorkerProcess:
+        """Find the interpreter, which may mean to build it, start it and shake hands; `started` is told of the process before that.
+
+        Raises BuildError, LoadError or WorkerDied.
+        """
+        request = self._request
+        interpreter = interpreters.probe(request.find_interpreter(self._report))
+        self._interpreter = str(interpreter)
+        self._tell(f"starting {interpreter}")
+        return WorkerProcess.start(
+            interpreter.path,
+            request.name,
+            overlay=overlay.ensure(interpreter),
+            env_vars=request.variables,
+            cpus=request.cpus,  # type: ignore[arg-type]
+            started=started,
+        )
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Surrounds the loading itself."""
+        with self._turn():
+            self._tell("loading")
+            yield
+
+    def read(self, reply: dict[str, Any]) -> Specs:
+        """The specs in a worker's ``loaded`` message; raises LoadError for a ``failed`` one."""
+        parsed = self._request.parsed
+        if reply["type"] == "failed":
+            raise load_error(parsed, self._interpreter, reply["error"])
+        return merged(self._request.specs, reply["inputs"], reply["outputs"])
+
+    def loaded(self, reply: dict[str, Any], process: WorkerProcess) -> None:
+        """Tell that the model can be called."""
+        self._tell(f"ready: {reply['framework']} {reply['version']}, Python {process.hello['python']}")
+
+    def failed(self, error: BaseException) -> None:
+        """Tell that it cannot be loaded."""
+        self._tell(f"failed: {str(error).partition(chr(10))[0]}")
+
+    def _tell(self, step: str) -> None:
+        if self._report is not None:
+            self._report(step)
+
+
+def merged(given: Specs, inputs: Any, outputs: Any) -> Specs:
+    """The specs that were given to `load`, else those that the model carries."""
+    return (
+        parse_specs(inputs, "input") if given[0] is None else given[0],
+        parse_specs(outputs, "output") if given[1] is None else given[1],
+    )
+
+
+def load_error(source: Source, interpreter: str | os.PathLike[str], error: dict[str, str]) -> LoadError:
+    """What a platform raised while it loaded, as the caller's error."""
+    return LoadError(
+        f"{source.target} could not be loaded by the {source.platform} platform in {interpreter}: "
+        f"{error['type']}: {error['message']}\n\n{error['traceback']}",
+        stage="load",
+    )

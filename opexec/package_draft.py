@@ -1,0 +1,196 @@
+"""Writing packages: a draft is filled, tried, and then appears at its path at once, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import caches
+from .errors import PackageError
+from .package import CONFIG, PLATFORM_CONFIG, Package, read
+from .package_config import PackageConfig
+from .package_files import CHUNK, FolderFiles, Limits, open_files
+from .package_json import to_json
+from .package_manifest import NAME as MANIFEST
+from .package_manifest import hash_files, write_manifest
+from .package_names import problem_of
+from .package_zip import write_zip
+
+
+class Draft:
+    """A package being written, in a folder beside the path where it will be.
+
+        with Draft("model.zip") as draft:
+            draft.add("0/data/model.pt", "/tmp/traced.pt")
+            draft.configure(PackageConfig(name="adder", platform="torchscript", inputs=..., outputs=...))
+            package = draft.check()      # complete, and readable: run its test data now
+            draft.publish()              # manifest.json is written, and the package appears
+
+    Leaving the block without `publish`, by an error or not, leaves nothing behind. Nothing that exists is ever overwritten: `target` is
+    refused at once where something is there, and again at the end.
+
+    `as_zip`: one zip file, or a folder. `compress`: see `package_zip.write_zip`. `manifest`: whether to write one. `limits`, `platforms`:
+    as for `package.read`, which every draft must pass.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        as_zip: bool = True,
+        compress: bool = False,
+        manifest: bool = True,
+        limits: Limits | None = None,
+        platforms: tuple[str, ...] = (),
+    ) -> None:
+        self.target = Path(os.path.abspath(os.path.expanduser(os.fspath(target))))
+        self.as_zip = as_zip
+        self.compress = compress
+        self.manifest = manifest
+        self.limits = limits or Limits()
+        self.platforms = platforms
+        self.folder = caches.scratch_beside(self.target)
+        """Where the files go. `path`, `write` and `add` put them there; so may anybody else."""
+
+    def __enter__(self) -> Draft:
+        self._refuse_existing()
+        try:
+            self.folder.mkdir()
+        except OSError as error:
+            raise PackageError(
+                f"cannot be written: {error.strerror} ({self.target.parent})", package=str(self.target)
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.path.lexists(self.folder):
+            shutil.rmtree(self.folder)
+
+    def path(self, name: str) -> Path:
+        """Where to write the file `name` (``"0/data/model.pb"``); its folder is made. Raises PackageError for a bad name."""
+        problem = problem_of(name)
+        if problem is not None:
+            raise PackageError(problem, package=str(self.target), file=name)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, name: str, content: bytes) -> None:
+        self.path(name).write_bytes(content)
+
+    def add(self, name: str, source: str | os.PathLike[str]) -> None:
+        """Copy a file or a folder. What a link leads to is copied; ``__pycache__`` and ``*.pyc`` are left out.
+
+        Raises PackageError, naming the source that cannot be read, or `name` if it is there already.
+        """
+        target = self.path(name)
+        if os.path.lexists(target):
+            raise PackageError("is there already", package=str(self.target), file=name)
+        try:
+            if os.path.isdir(source):
+                shutil.copytree(
+                    source,
+                    target,
+                    ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
+                    copy_function=shutil.copyfile,
+                )
+            else:
+                shutil.copyfile(source, target)
+        except (OSError, shutil.Error) as error:
+            raise PackageError(
+                f"{os.fspath(source)} cannot be copied: {error}", package=str(self.target), file=name
+            ) from error
+
+    def configure(self, config: PackageConfig, platform_config: Mapping[str, Any] | None = None) -> None:
+        """Write ``config.json`` and, if given, ``0/config.json``. Raises PackageError for a value that `read` would refuse."""
+        config.checked(str(self.target), self.platforms)
+        self.write(CONFIG, config.to_json())
+        if platform_config is not None:
+            self.write(PLATFORM_CONFIG, to_json(platform_config))
+
+    def check(self) -> Package:
+        """Read the draft back. The package that it returns is a folder that `publish` will move: run it, but do not keep it."""
+        self._write_manifest()
+        return read(self.folder, limits=self.limits, platforms=self.platforms)
+
+    def publish(self) -> Package:
+        """Put the package at its path, in one step, and read it from there. Raises PackageError, OSError."""
+        self.check()
+        self._refuse_existing()
+        if self.as_zip:
+            self._publish_zip()
+        else:
+            self._publish_folder()
+        return read(self.target, limits=self.limits, platforms=self.platforms)
+
+    def _write_manifest(self) -> None:
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        if self.manifest:
+            with FolderFiles(self.folder, self.limits) as files:
+                self.write(MANIFEST, write_manifest(hash_files(files)))
+
+    def _publish_zip(self) -> None:
+        archive = caches.scratch_beside(self.target)
+        try:
+            with open(archive, "xb") as output, FolderFiles(self.folder, self.limits) as files:
+                write_zip(files, output, self.compress)
+            try:
+                os.link(archive, self.target)  # unlike a rename, it never replaces
+            except FileExistsError:
+                self._refuse_existing()
+                raise
+            except OSError:  # a file system without hard links
+                self._refuse_existing()
+                os.rename(archive, self.target)
+        finally:
+            archive.unlink(missing_ok=True)
+
+    def _publish_folder(self) -> None:
+        for folder, _, _ in os.walk(self.folder, topdown=False):
+            if folder.endswith("__pycache__"):  # of a model that was tried
+                shutil.rmtree(folder)
+        os.rename(self.folder, self.target)  # fails where something is there, but for an empty folder
+
+    def _refuse_existing(self) -> None:
+        if os.path.lexists(self.target):
+            raise PackageError("exists already; remove it, or choose another path", package=str(self.target))
+
+
+def repack(
+    package: Package,
+    target: str | os.PathLike[str],
+    *,
+    config: PackageConfig | None = None,
+    as_zip: bool = True,
+    compress: bool = False,
+    manifest: bool = True,
+) -> Package:
+    """Write a package anew: as a zip or a folder, with a manifest, maybe with another `config`; all other files stay as they are.
+
+    A ``config.json`` that is not changed keeps its very bytes. A manifest that the package has is verified first. Raises PackageError.
+    """
+    platforms = (package.platform,)
+    draft = Draft(
+        target,
+        as_zip=as_zip,
+        compress=compress,
+        manifest=manifest,
+        limits=package.limits,
+        platforms=platforms,
+    )
+    with draft:
+        if package.has_manifest:
+            package.verify()
+        with open_files(package.path, package.limits) as files:
+            for name in files.sizes:
+                with open(draft.path(name), "wb", buffering=CHUNK) as output:
+                    output.writelines(files.chunks(name))
+        if config is not None:
+            draft.configure(config)
+        return draft.publish()

@@ -1,0 +1,187 @@
+"""What `load` was asked for, checked and with its defaults: everything about a model that is known before anything is started."""
+
+from __future__ import annotations
+
+import os
+import platform as machine
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import cores, devices, interpreters
+from .environment import Environment
+from .errors import OpexecError
+from .ipc import packing
+from .ipc.doorbell import STRATEGIES
+from .memory import parse_size
+from .source import Source, parse
+from .spec import TensorSpec, parse_specs
+
+SpecsGiven = Iterable[TensorSpec | Mapping[str, Any]] | None
+Specs = tuple[tuple[TensorSpec, ...] | None, tuple[TensorSpec, ...] | None]
+EnvironmentGiven = Environment | str | os.PathLike[str] | None
+
+#: Where a model runs: builds an environment if need be, telling `progress` its steps, and gives the path of its interpreter.
+Finder = Callable[[Callable[[str], None] | None], Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The arguments of `load`, which says what each means, and what follows from them."""
+
+    source: str | os.PathLike[str]
+    env: EnvironmentGiven = None
+    platform: str | None = None
+    options: Mapping[str, Any] | None = None
+    isolation: str = "process"
+    inputs: SpecsGiven = None
+    outputs: SpecsGiven = None
+    device: str = "cpu"
+    timeout: float | None = None
+    wait: str = "adaptive"
+    threads: int | None = None
+    cpus: Iterable[int] | None = None
+    env_vars: Mapping[str, str | None] | None = None
+    shm_limit: int | str | None = None
+    name: str = ""
+    check: bool = True
+
+    parsed: Source = field(init=False)
+    specs: Specs = field(init=False)
+    most_memory: int | None = field(init=False)
+    find_interpreter: Finder = field(init=False)
+    #: Environment variables of the worker, over the caller's; None unsets one.
+    variables: dict[str, str | None] = field(init=False)
+    #: What the platform is told.
+    settings: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_machine()
+        _check_choices(self)
+        set = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (the class is frozen)
+        set("most_memory", None if self.shm_limit is None else parse_size(self.shm_limit))
+        set("specs", (parse_specs(self.inputs, "input"), parse_specs(self.outputs, "output")))
+        set("cpus", cores.checked_cpus(self.cpus))
+        number = devices.number_of(self.device)
+        environment, find = _environment_of(self.env)
+        set("find_interpreter", find)
+        set("parsed", parse(self.source, self.platform))
+        set("name", self.name or _name_of(self.parsed))
+        threads = self.threads
+        if threads is None and self.cpus is not None:
+            threads = len(self.cpus)  # type: ignore[arg-type]
+        gpu = None if number is None else devices.choose(number)
+        set("settings", _settings(self, threads, number))
+        set("variables", _variables(self, environment, threads, gpu))
+
+
+def _check_machine() -> None:
+    if sys.platform != "linux" or machine.machine() not in ("x86_64", "aarch64"):
+        raise OpexecError(
+            f"opexec runs on Linux on x86-64 and aarch64; this is {sys.platform} on {machine.machine()}"
+        )
+
+
+def _check_choices(request: Request) -> None:
+    if request.isolation not in ("process", "none"):
+        raise ValueError(f"isolation is {request.isolation!r}; expected 'process' or 'none'")
+    if request.wait not in STRATEGIES:
+        raise ValueError(f"wait is {request.wait!r}; expected one of {', '.join(map(repr, STRATEGIES))}")
+    timeout = request.timeout
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise ValueError(f"timeout is {timeout!r}; expected a positive number of seconds, or None")
+    threads = request.threads
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(
+            f"threads is {threads!r}; expected a positive number of threads, or None for the framework's own choice"
+        )
+
+
+def _name_of(source: Source) -> str:
+    place, colon, factory = source.target.rpartition(":")
+    return f"{Path(place).stem}:{factory}" if colon else Path(source.target).stem
+
+
+def _environment_of(env: EnvironmentGiven) -> tuple[Environment | None, Finder]:
+    """The environment, where there is one, and how to find its interpreter."""
+    if env is None:
+        return None, lambda progress: Path(sys.executable)
+    if isinstance(env, str) and os.sep not in env and not os.path.exists(os.path.expanduser(env)):
+        from .environment_store import named  # only here: most programs have no use for it
+
+        env = named(env)
+    if isinstance(env, Environment):
+        return env, env.resolve
+    if isinstance(env, str | os.PathLike):
+        path = env
+        return None, lambda progress: interpreters.interpreter_of(path)
+    raise TypeError(
+        f"env is of type {type(env).__name__}; expected an Environment, the name of a saved one, the path of an interpreter or of a "
+        "venv or conda folder, or None"
+    )
+
+
+def _settings(request: Request, threads: int | None, number: int | None) -> dict[str, Any]:
+    options = {} if request.options is None else _plain_options(request.options)
+    # What computes with threads, or on which device, in a Python model is the model's own affair, beyond its environment variables.
+    given: dict[str, Any] = {}
+    if request.parsed.platform != "python":
+        if threads is not None:
+            given["threads"] = threads
+        if number is not None:  # in its worker, the GPU is the only one
+            given["device"] = "cuda:0" if request.isolation == "process" else f"cuda:{number}"
+    twice = sorted(options.keys() & given.keys())
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice: as an argument of load, and in options")
+    return {**options, **given}
+
+
+def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as they can be sent to another interpreter."""
+    try:
+        plain = {
+            name: os.fspath(value) if isinstance(value, os.PathLike) else value
+            for name, value in options.items()
+        }
+        packing.pack(plain)
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise TypeError(
+            f"options is {options!r}; expected a dict of texts, numbers, paths, lists and dicts, which another interpreter understands "
+            f"({error})"
+        ) from None
+    wrong = [name for name in plain if not isinstance(name, str)]
+    if wrong:
+        raise TypeError(f"options has the key {wrong[0]!r}; expected the name of an option, a text")
+    return plain
+
+
+def _variables(
+    request: Request, environment: Environment | None, threads: int | None, gpu: devices.Gpu | None
+) -> dict[str, str | None]:
+    """Later ones win: the environment's, those of threads and device, those given to `load`."""
+    variables: dict[str, str | None] = {} if environment is None else dict(environment.env_vars)
+    before = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
+    variables.update(cores.thread_variables(threads, before))
+    if gpu is not None:
+        variables[devices.VISIBLE] = gpu.uuid
+    elif request.parsed.platform != "python":
+        # TensorFlow and jax would take hold of every GPU's memory, though nothing is to run there. A Python model may choose by itself.
+        variables[devices.VISIBLE] = ""
+    return {**variables, **_checked_variables(request.env_vars)}
+
+
+def _checked_variables(given: Mapping[str, str | None] | None) -> dict[str, str | None]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"env_vars is of type {type(given).__name__}; expected a dict of texts, as in {{'NAME': 'value'}}"
+        )
+    for name, value in given.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise ValueError(f"env_vars has the key {name!r}; expected the name of an environment variable")
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise ValueError(f"env_vars has {name}={value!r}; expected a text, or None to unset it")
+    return dict(given)

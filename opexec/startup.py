@@ -1,0 +1,133 @@
+"""The loading of one model, while it is under way: who waits for it, and what became of it.
+
+It ends once: with success, with the error that loading raised, or with the one that `close` gave. What waits for that end are threads
+(`wait`) and calls that nobody waits for in a thread (`when_done`).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from .errors import CallTimeout, OpexecError
+
+#: A thread that waits looks again this often, in seconds, so that a signal reaches Python's handlers.
+_LOOK_AGAIN_S = 1.0
+
+
+class Startup:
+    """Under way until `succeed` or `fail` is called. Any thread may call any method."""
+
+    def __init__(self, name: str) -> None:
+        self.failure: BaseException | None = None
+        self._name = name
+        self._owner = os.getpid()
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting] = []
+
+    @property
+    def under_way(self) -> bool:
+        return not self._done.is_set()
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a forked copy of the process that loads the model."""
+        return self._owner != os.getpid()
+
+    def succeed(self) -> bool:
+        """End well; False if it has ended before."""
+        return self._end(None)
+
+    def fail(self, error: BaseException) -> bool:
+        """End with `error`, which everybody who waits is given; False if it has ended before."""
+        return self._end(error)
+
+    def _end(self, error: BaseException | None) -> bool:
+        with self._lock:
+            if self._done.is_set():
+                return False
+            self.failure = error
+            self._done.set()
+            waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.stop_clock()
+            one.action(self.error())
+        return True
+
+    def error(self) -> BaseException | None:
+        """What it failed with, as a new exception: each caller's gets a traceback of its own."""
+        return None if self.failure is None else copy.copy(self.failure)
+
+    def wait(self, deadline: float | None = None) -> None:
+        """Wait for the end. Raises what it failed with, or CallTimeout at `deadline` (by `time.monotonic`)."""
+        if not self._done.is_set():
+            self._refuse_copies()
+        while not self._done.is_set():
+            left = _LOOK_AGAIN_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise self._too_slow()
+            self._done.wait(min(left, _LOOK_AGAIN_S))
+        error = self.error()
+        if error is not None:
+            raise error
+
+    def wait_for_end(self) -> None:
+        """Wait for the end, good or bad."""
+        if not self._done.is_set():
+            self._refuse_copies()
+        while not self._done.wait(_LOOK_AGAIN_S):
+            pass
+
+    def when_done(self, action: Callable[[BaseException | None], None], deadline: float | None) -> None:
+        """Have `action` called once, at the end, in the order of these calls, with None or the error; with CallTimeout if `deadline` passes first.
+
+        It is called in some other thread, or at once in this one where the end has come.
+        """
+        self._refuse_copies()
+        waiting = _Waiting(action)
+        with self._lock:
+            if not self._done.is_set():
+                self._waiting.append(waiting)
+                if deadline is not None:
+                    waiting.start_clock(deadline - time.monotonic(), lambda: self._expire(waiting))
+                return
+        action(self.error())
+
+    def _expire(self, waiting: _Waiting) -> None:
+        with self._lock:
+            if waiting not in self._waiting:
+                return
+            self._waiting.remove(waiting)
+        waiting.action(self._too_slow())
+
+    def _too_slow(self) -> CallTimeout:
+        return CallTimeout(
+            f"model {self._name!r} was still loading when the timeout passed; it goes on loading"
+        )
+
+    def _refuse_copies(self) -> None:
+        """In a forked copy nobody loads the model, and it would be waited for without end."""
+        if self.is_copy:
+            raise OpexecError(
+                f"model {self._name!r} was being loaded by process {self._owner} when that forked this one; "
+                "load the model in the process that uses it"
+            )
+
+
+class _Waiting:
+    def __init__(self, action: Callable[[BaseException | None], None]) -> None:
+        self.action = action
+        self._timer: threading.Timer | None = None
+
+    def start_clock(self, seconds: float, expire: Callable[[], None]) -> None:
+        self._timer = threading.Timer(max(seconds, 0), expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

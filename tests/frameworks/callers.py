@@ -1,0 +1,43 @@
+"""Running tests of a caller that has some framework: in an environment of its own, with opexec's needs and pytest beside the framework."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from opexec import BuildError, Environment
+
+CLONE = Path(__file__).resolve().parents[2]
+TOOLS = ["hypothesis", "ml-dtypes", "pytest", "pytest-timeout"]
+
+
+def run_cases(file: str, python: str, requirement: str, report: Path) -> None:
+    """Run the tests in `file`, beside this one, where `requirement` is installed; all must pass, and none may be skipped."""
+    needs = [need for need in metadata.requires("opexec") or () if "extra ==" not in need]
+    try:
+        interpreter = Environment(python, [requirement, *needs, *TOOLS]).resolve()
+    except BuildError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"{requirement} cannot be had for Python {python}: {error}")
+    print(f"\nwith {requirement} in the caller:", flush=True)
+    command = [interpreter, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", f"--junit-xml={report}"]
+    finished = subprocess.run(
+        [*command, Path(__file__).with_name(file)],
+        cwd=CLONE,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(CLONE),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        },
+        stdin=subprocess.DEVNULL,
+    )
+    assert finished.returncode == 0
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    assert cases and not any(list(case) for case in cases), "a test was skipped"

@@ -1,0 +1,53 @@
+"""The environments that the tests of platforms run in: the oldest and the newest version of each framework, with the Python each needs.
+
+Each is asked for in this one form everywhere, so that it is built once and then comes from the cache.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from opexec import BuildError, Environment
+
+#: What the cases that run inside an environment need.
+TOOLS = ("hypothesis", "pytest", "pytest-timeout")
+
+#: A CPU build of it is what pip's find-links folder may hold; a range could resolve to a build with CUDA, of several GB.
+TORCH = "torch==2.13.0"
+JAX = "jax>=0.12,<0.13"
+
+ENVIRONMENTS = {
+    "tensorflow-1.15": Environment(
+        "3.7", ["tensorflow==1.15.5", "protobuf<3.21", "numpy<1.19", "h5py<3", *TOOLS]
+    ),
+    "tensorflow-2.4": Environment("3.8", ["tensorflow-cpu==2.4.4", "protobuf<3.21", *TOOLS]),
+    "tensorflow-2.21": Environment("3.12", ["tensorflow-cpu>=2.21,<2.22", *TOOLS]),  # brings Keras 3
+    "keras-jax": Environment("3.12", ["keras>=3", JAX, *TOOLS]),
+    "keras-torch": Environment("3.11", ["keras>=3", TORCH, *TOOLS]),
+    "torch-1.4": Environment("3.8", ["torch==1.4.0", *TOOLS]),
+    "torch-2.13": Environment("3.11", [TORCH, "ml-dtypes", "safetensors", *TOOLS]),
+    "caffe2": Environment("3.8", ["torch==1.4.0", "protobuf<3.21", "future", "six", *TOOLS]),
+    "jax": Environment("3.12", [JAX, "flatbuffers", "ml-dtypes", *TOOLS]),
+    "onnxruntime-1.4": Environment("3.7", ["onnxruntime==1.4.0", *TOOLS]),
+    "onnxruntime-1.14": Environment("3.7", ["onnxruntime==1.14.1", *TOOLS]),
+    "onnxruntime": Environment("3.13", ["onnxruntime>=1.20", "ml-dtypes", *TOOLS]),
+    "sklearn-0.23": Environment(
+        "3.8", ["scikit-learn==0.23.2", "numpy<1.20", "xgboost==1.7.6", "lightgbm==3.3.5", *TOOLS]
+    ),
+    # xgboost-cpu is xgboost without the 200 MB of CUDA libraries that xgboost itself asks for.
+    "sklearn": Environment("3.13", ["scikit-learn>=1.7", "xgboost-cpu>=3", "lightgbm>=4", *TOOLS]),
+}
+
+
+def built(name: str) -> Path:
+    """The interpreter of an environment. Where it cannot be had, the tests that need it are skipped, but not on a CI machine."""
+    environment = ENVIRONMENTS[name]
+    try:
+        return environment.resolve()
+    except BuildError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"needs {environment}, which cannot be built here: {error}")

@@ -1,0 +1,195 @@
+"""The sklearn platform beyond what all platforms promise, with real frameworks. Run by test_frameworks.py; Python >= 3.7."""
+
+import bz2
+import gzip
+import lzma
+import os
+import pickle
+import zlib
+
+import joblib
+import lightgbm
+import numpy as np
+import pytest
+import sklearn
+import xgboost
+from sklearn.decomposition import PCA
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
+
+from opexec.workers import platforms
+from opexec.workers.platforms import estimators
+from opexec.workers.platforms.sklearn import METHODS, kind_of
+
+
+def table(rows=60, columns=4):
+    return np.random.RandomState(7).randn(rows, columns)
+
+
+LABELS = np.arange(60) % 3
+ESTIMATORS = {
+    "classifier": lambda: LogisticRegression(max_iter=1000).fit(table(), LABELS),
+    "texts": lambda: LogisticRegression(max_iter=1000).fit(table(), np.array(["a", "bc", "d\u00fc"])[LABELS]),
+    "margin": lambda: SVC().fit(table(), LABELS),
+    "components": lambda: PCA(2).fit(table()),
+    "pipeline": lambda: make_pipeline(StandardScaler(), LinearRegression()).fit(table(), LABELS),
+    "density": lambda: KernelDensity().fit(table()),
+    "xgboost": lambda: xgboost.XGBClassifier(n_estimators=3).fit(table(), LABELS),
+    "lightgbm": lambda: lightgbm.LGBMClassifier(n_estimators=3, verbosity=-1).fit(table(), LABELS),
+}
+
+
+def dumped(estimator, folder):
+    path = str(folder / "model.joblib")
+    joblib.dump(estimator, path)
+    return path
+
+
+def load(path, **options):
+    return platforms.load("sklearn", str(path), options)
+
+
+def call(model, *args, **kwargs):
+    return model.run(model.bind(list(args), kwargs), None)
+
+
+@pytest.mark.parametrize("kind", list(ESTIMATORS))
+def test_every_method_that_an_estimator_has_answers_as_it_does(kind, tmp_path):
+    estimator = ESTIMATORS[kind]()
+    path, x = dumped(estimator, tmp_path), table(5)
+    has = [name for name in METHODS if hasattr(estimator, name)]
+    asked = load(path)
+    assert asked.method == has[0]
+    assert call(asked, X=x, method=np.array("methods", object)).tolist() == has
+    for name in has:
+        expected = np.asarray(getattr(estimator, name)(x))
+        for result in (call(load(path, method=name), x), call(asked, X=x, method=np.array(name, object))):
+            np.testing.assert_array_equal(np.asarray(result), expected)
+            assert np.asarray(result).dtype == expected.dtype
+    for name in set(METHODS) - set(has):
+        with pytest.raises(ValueError, match="has no {}; it has {}".format(name, has[0])):
+            load(path, method=name)
+        with pytest.raises(ValueError, match="has no {}; it has {}".format(name, has[0])):
+            call(asked, X=x, method=np.array(name, object))
+
+
+def test_sparse_results_become_dense(tmp_path):
+    encoder = OneHotEncoder().fit([[0], [1], [2]])
+    result = call(load(dumped(encoder, tmp_path)), np.array([[2], [0]]))
+    np.testing.assert_array_equal(result, [[0, 0, 1], [1, 0, 0]])
+
+
+def test_texts_are_taken_as_texts(tmp_path):
+    counter = CountVectorizer().fit(["one two", "two"])
+    result = call(load(dumped(counter, tmp_path)), np.array(["two two one", "b\u00fc"], object))
+    np.testing.assert_array_equal(result, [[1, 2], [0, 0]])
+
+
+def test_the_estimator_gets_the_array_itself(tmp_path):
+    x = table(5)
+    assert np.shares_memory(call(load(dumped(FunctionTransformer(), tmp_path)), x), x)
+
+
+@pytest.mark.parametrize("saved", ["model.json", "model.ubj"])
+def test_an_xgboost_classifier_stays_one(saved, tmp_path):
+    path = str(tmp_path / saved)
+    classifier = xgboost.XGBClassifier(n_estimators=3).fit(table(), LABELS)
+    classifier.save_model(path)
+    x = table(5)
+    model = load(path, threads=1)
+    assert (model.framework, model.version) == ("xgboost", xgboost.__version__)
+    np.testing.assert_array_equal(call(model, x), classifier.predict(x))
+    np.testing.assert_allclose(
+        call(load(path, method="predict_proba"), x), classifier.predict_proba(x), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="has no transform; it has predict, predict_proba"):
+        load(path, method="transform")
+
+
+def test_files_are_told_apart_by_what_is_in_them(tmp_path):
+    # The endings are wrong on purpose.
+    text, trees, pickled = (str(tmp_path / name) for name in ("a.pkl", "b.joblib", "c.txt"))
+    lightgbm.train({"verbosity": -1}, lightgbm.Dataset(table(), LABELS), 2).save_model(text)
+    xgboost.train({}, xgboost.DMatrix(table(), LABELS), 2).save_model(trees + ".json")
+    os.rename(trees + ".json", trees)
+    joblib.dump(ESTIMATORS["classifier"](), pickled)
+    assert load(text).framework == "lightgbm"
+    assert load(pickled).framework == "scikit-learn"
+    with open(trees, "rb") as file:
+        assert kind_of(file.read(64)) == "xgboost"
+
+
+def _by_pickle(protocol, opener=None):
+    return lambda model: (opener or (lambda data: data))(pickle.dumps(model, protocol))
+
+
+FORMS = {"protocol {}".format(number): _by_pickle(number) for number in range(pickle.HIGHEST_PROTOCOL + 1)}
+FORMS.update(
+    {
+        "zlib": _by_pickle(4, zlib.compress),
+        "gzip": _by_pickle(4, gzip.compress),
+        "bz2": _by_pickle(4, bz2.compress),
+        "xz": _by_pickle(4, lzma.compress),
+    }
+)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_the_version_that_wrote_a_file_is_read_without_running_it(form, tmp_path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(FORMS[form](ESTIMATORS["components"]()))
+    assert estimators.written_by(str(path)) == sklearn.__version__
+    path.write_bytes(FORMS[form]({"nothing": 1}))
+    assert estimators.written_by(str(path)) is None
+
+
+@pytest.mark.parametrize("compress", [0, 3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)], ids=str)
+def test_the_version_is_read_from_what_joblib_wrote(compress, tmp_path):
+    path = str(tmp_path / "model.joblib")
+    joblib.dump(ESTIMATORS["components"](), path, compress=compress)
+    assert estimators.written_by(path) == sklearn.__version__
+    assert load(path).framework == "scikit-learn"
+
+
+def test_a_pickle_that_cannot_be_read_names_both_versions(tmp_path):
+    data = pickle.dumps(ESTIMATORS["components"](), 4)
+    # As if written by a version that had the class elsewhere.
+    assert b"sklearn.decomposition._pca" in data
+    path = tmp_path / "model.pkl"
+    version = sklearn.__version__.encode()
+    data = data.replace(b"sklearn.decomposition._pca", b"sklearn.decomposition.gone").replace(
+        version, b"9" * len(version)
+    )
+    path.write_bytes(data.replace(b"9" * len(version), b"0.9" + b"9" * (len(version) - 3)))
+    with pytest.raises(
+        RuntimeError,
+        match=r"scikit-learn {} \(Python 3\.\d+\.\d+, numpy .*\) cannot load .*model\.pkl \(written by scikit-learn 0\.9\d*.*"
+        r"Environment\(requirements=\['scikit-learn==0\.9".format(sklearn.__version__.replace(".", r"\.")),
+    ):
+        load(path)
+
+
+def test_an_object_that_is_no_estimator_is_refused(tmp_path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(
+        TypeError, match=r"model\.pkl holds an object of type dict, which has none of the methods predict"
+    ):
+        load(path)
+
+
+def test_an_unknown_method_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the method is 'fit'; expected one of predict, "):
+        load(dumped(ESTIMATORS["classifier"](), tmp_path), method="fit")
+
+
+def test_threads_are_set(tmp_path):
+    from threadpoolctl import threadpool_info
+
+    load(dumped(ESTIMATORS["classifier"](), tmp_path), threads=1)
+    pools = threadpool_info()
+    assert pools and {pool["num_threads"] for pool in pools} == {1}

@@ -1,0 +1,254 @@
+"""Every platform keeps the same promises, in a worker and with the framework versions that it is meant for.
+
+conformance.py has those that are seen from within the environment of the framework; here are those of a call from another process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import opexec
+from tests.frameworks.environments import built
+from tests.frameworks.groups import GROUPS, Group
+from tests.frameworks.subject import affine, rows
+
+HERE = Path(__file__).parent
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SUBJECTS = [(group, name) for group in GROUPS for name in GROUPS[group].called]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What conformance.py left behind in a group's environment."""
+
+    folder: Path
+    failures: list[str]
+    passed: int
+    skipped: int
+
+
+class Groups:
+    """Runs conformance.py for each group once, when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runs: dict[str, Run] = {}
+
+    def run(self, name: str) -> Run:
+        if name not in self._runs:
+            self._runs[name] = _run(GROUPS[name], self._folder / name)
+        return self._runs[name]
+
+
+@pytest.fixture(scope="session")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Groups:
+    return Groups(tmp_path_factory.mktemp("conformance"))
+
+
+def _run(group: Group, folder: Path) -> Run:
+    folder.mkdir()
+    python = built(group.environment)
+    if group.models == "onnx_subjects.py":  # the environment has no package that writes ONNX files
+        code = "import onnx_models, pathlib, sys; onnx_models.write(pathlib.Path(sys.argv[1]))"
+        subprocess.run([sys.executable, "-c", code, folder], cwd=HERE, check=True)
+    report = folder / "report.xml"
+    # What it prints belongs to the first test of the group; pytest shows it if that fails.
+    finished = subprocess.run(
+        [python, "-I", HERE / "run.py", "conformance.py", "--quiet", "--tb=short", f"--junit-xml={report}"],
+        cwd=folder,
+        env={
+            **os.environ,
+            **group.env_vars,
+            "OPEXEC_TEST_SUBJECTS": group.models,
+            "OPEXEC_TEST_MODELS": str(folder),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    print(finished.stdout)
+    assert report.exists(), finished.stdout
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    failures = [
+        f"{case.attrib['name']}: {child.attrib.get('message', '')}"
+        for case in cases
+        for child in case
+        if child.tag in ("failure", "error")
+    ]
+    skipped = sum(child.tag == "skipped" for case in cases for child in case)
+    return Run(folder, failures, len(cases) - len(failures) - skipped, skipped)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_promises_hold_within_the_environment(name: str, groups: Groups) -> None:
+    run = groups.run(name)
+    assert not run.failures, "\n".join(run.failures)
+    assert not run.skipped
+    # Each subject goes through every test there; none may have been left out.
+    assert run.passed >= 14 * len(GROUPS[name].subjects)
+    assert set(_written(run)["subjects"]) == set(GROUPS[name].subjects)
+
+
+def _written(run: Run) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads((run.folder / "subjects.json").read_text())
+    return written
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model to load, and what its framework answers."""
+
+    group: Group
+    about: dict[str, Any]
+    answers: dict[str, np.ndarray[Any, Any]]
+
+    def load(self, **arguments: Any) -> opexec.Model:
+        return opexec.load(
+            self.about["source"],
+            env=built(self.group.environment),
+            platform=self.about["platform"],
+            options=self.about["options"],
+            env_vars=self.group.env_vars,
+            **arguments,
+        )
+
+    def check(self, got: Any, count: int, plus: float = 0) -> None:
+        """An answer to ``rows(count) + plus``; `plus` only where the answer is a closed formula."""
+        assert isinstance(got, np.ndarray)
+        if self.about["exact"]:
+            np.testing.assert_array_equal(got, affine(rows(count) + np.float32(plus)), strict=True)
+        else:
+            np.testing.assert_allclose(got, self.answers[str(count)], rtol=1e-6, atol=1e-6, strict=True)
+
+
+@pytest.fixture(scope="module", params=SUBJECTS, ids="-".join)
+def case(request: pytest.FixtureRequest, groups: Groups) -> Case:
+    group, name = request.param
+    run = groups.run(group)
+    if name not in _written(run)["subjects"]:
+        pytest.fail(f"{GROUPS[group].models} has no model {name!r} there")
+    with np.load(run.folder / f"{name}.npz") as answers:
+        return Case(GROUPS[group], _written(run)["subjects"][name], dict(answers))
+
+
+@pytest.fixture(scope="module")
+def model(case: Case) -> Iterator[opexec.Model]:
+    # Unchecked, so that what does not fit the spec gets as far as the framework; tests/opexec has the checks.
+    with case.load(check=False) as model:
+        yield model
+
+
+def first(result: Any) -> Any:
+    """The one array in what a drop-in call gives."""
+    while not isinstance(result, np.ndarray):
+        (result,) = result.values() if isinstance(result, dict) else result
+    return result
+
+
+def empty(model: opexec.Model, case: Case, count: int) -> np.ndarray[Any, Any]:
+    x = model.empty(case.about["input"], (count, 4), np.float32)
+    x[...] = rows(count)
+    return x
+
+
+def test_it_answers_as_its_framework_does(case: Case, model: opexec.Model) -> None:
+    for count in (1, 3, 8, 3):
+        for x in (rows(count), empty(model, case, count)):
+            case.check(first(model(x)), count)
+            case.check(first(model(**{case.about["input"]: x})), count)
+            results = model.infer({case.about["input"]: x})
+            assert list(results) == [case.about["output"]]
+            case.check(results[case.about["output"]], count)
+
+
+def test_its_specs_reach_the_caller(case: Case, model: opexec.Model) -> None:
+    for side in ("inputs", "outputs"):
+        specs = getattr(model, side)
+        assert case.about[side] == (specs and [spec.to_dict() for spec in specs])
+
+
+def test_no_input_of_empty_is_copied_and_outputs_at_most_once(case: Case, model: opexec.Model) -> None:
+    x = empty(model, case, 8)
+    for part, count in ((x, 8), (x[:3], 3)):
+        for _ in range(4):
+            before = model.stats()
+            y = first(model(**{case.about["input"]: part}))
+            after = model.stats()
+            case.check(y, count)
+            assert after.bytes_copied_in == before.bytes_copied_in
+            assert after.bytes_copied_out - before.bytes_copied_out <= y.nbytes
+
+
+def test_what_is_written_into_an_input_is_seen_by_the_next_call(case: Case, model: opexec.Model) -> None:
+    one, other = empty(model, case, 3), empty(model, case, 3)
+    answers = []
+    for x in (one, other, one, other):
+        answers.append(first(model(x)))
+        x[...] = rows(8)[5:]
+    later = [first(model(x)) for x in (one, other)]
+    for y in answers[:2]:
+        case.check(y, 3)
+    fresh = first(model(rows(8)[5:].copy()))
+    for y in (*answers[2:], *later):
+        np.testing.assert_array_equal(y, fresh, strict=True)
+    np.testing.assert_array_equal(one, rows(8)[5:])
+
+
+def test_outputs_that_are_held_stay_as_they_are(case: Case, model: opexec.Model) -> None:
+    x = empty(model, case, 3)
+    held = [first(model(x)) for _ in range(3)]
+    for round in range(100):
+        x[...] = round
+        model(x)
+    for y in held:
+        case.check(y, 3)
+
+
+def test_a_batch_of_no_rows(case: Case, model: opexec.Model) -> None:
+    x = empty(model, case, 0)
+    if case.about["empty"]:
+        case.check(first(model(x)), 0)
+    else:
+        with pytest.raises(opexec.ModelError):
+            model(x)
+    case.check(first(model(rows(3))), 3)
+
+
+def test_an_error_of_the_framework_leaves_the_worker_usable(case: Case, model: opexec.Model) -> None:
+    before = model.workers[0]
+    for _ in range(2):
+        for inputs in ({case.about["input"]: case.answers["wrong"]}, {"no_such_input": rows(3)}, {}):
+            with pytest.raises(opexec.ModelError) as caught:
+                model.infer(inputs)
+            assert caught.value.type and str(caught.value)
+        case.check(first(model(rows(3))), 3)
+    assert model.workers[0] == before and before.state == "ready"
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_file_that_cannot_be_read_is_a_load_error(name: str, groups: Groups) -> None:
+    # One of them; conformance.py has looked at what each platform says to the others.
+    framework, platform, source, options = next(iter(_written(groups.run(name))["bad"].values()))
+    with pytest.raises(opexec.LoadError, match=rf"{framework} \d") as caught:
+        opexec.load(
+            source,
+            env=built(GROUPS[name].environment),
+            platform=platform,
+            options=options,
+            env_vars=GROUPS[name].env_vars,
+        )
+    assert caught.value.stage == "load"

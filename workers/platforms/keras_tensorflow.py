@@ -1,0 +1,97 @@
+"""Keras on TensorFlow 2, as a `tf.function` that is traced once: for inputs of any size where the model leaves it open.
+
+It is not compiled by XLA, as `Model.predict` of Keras 3 would: that compiles anew for every size that comes.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from opexec.ipc import wire
+from opexec.workers.platforms import Platform
+from opexec.workers.platforms.arguments import cuda_index
+from opexec.workers.platforms.keras_model import Signature
+from opexec.workers.platforms.tensorflow_eager import Input, as_array
+
+
+def load(keras, options, make):
+    """Make the model and return it as a `Platform`; keras.py has the options."""
+    device = _device(options)
+    if options.get("threads"):
+        _set_threads(options["threads"])
+    with tf.device(device):
+        return Model(keras, make(), device)
+
+
+class Model(Platform):
+    framework = "keras"
+
+    def __init__(self, keras, model, device):
+        self.version = keras.__version__
+        self._model = model
+        self._device = device
+        self._signature = Signature(model)
+        self.inputs, self.outputs = self._signature.inputs, self._signature.outputs
+        if self.inputs is None:
+            self._call = tf.function(lambda *args, **kwargs: model(*args, training=False, **kwargs))
+            return
+        tensors = [
+            tf.TensorSpec(spec["shape"], spec["dtype"], "input_{}".format(place))
+            for place, spec in enumerate(self.inputs)
+        ]
+        function = tf.function(lambda *args: model(self._signature.pack(args), training=False))
+        self._call = function.get_concrete_function(*tensors)
+
+    def bind(self, args, kwargs):
+        args, kwargs = self._signature.arrays(args, kwargs)
+        return [_input(name, array) for name, array in self._signature.named(args)], {
+            name: _input(name, array) for name, array in kwargs.items()
+        }
+
+    def run(self, bound, reserve):
+        args, kwargs = bound
+        with tf.device(self._device):
+            return _arrays(
+                self._call(
+                    *[one.tensor() for one in args], **{name: one.tensor() for name, one in kwargs.items()}
+                )
+            )
+
+
+def _input(name, array):
+    kind = wire.extension_name(array.dtype) or ("string" if array.dtype.kind in "OUST" else array.dtype.name)
+    try:
+        return Input(array, tf.as_dtype(kind))
+    except TypeError as error:
+        raise TypeError(
+            "input {!r} is {}; tensorflow {} has no tensor of it: convert it first".format(
+                name, kind, tf.__version__
+            )
+        ) from error
+
+
+def _arrays(result):
+    if isinstance(result, dict):
+        return {key: _arrays(value) for key, value in result.items()}
+    if isinstance(result, (list, tuple)):
+        return type(result)([_arrays(value) for value in result])
+    return as_array(result) if tf.is_tensor(result) else result
+
+
+def _set_threads(threads):
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        # It computes already, in the caller's own process; what was set first holds.
+        pass
+
+
+def _device(options):
+    gpu = cuda_index(options)
+    if gpu is None:
+        return "/CPU:0"
+    from opexec.workers.platforms.tensorflow_session import check_gpu
+
+    check_gpu(gpu)
+    return "/GPU:{}".format(gpu)

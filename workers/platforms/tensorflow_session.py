@@ -1,0 +1,158 @@
+"""A graph that a session of TensorFlow runs on arrays that lie in shared memory. The same code for TensorFlow 1 and 2.
+
+Copies. A fed array that begins on 64 bytes is read where it lies. A fetched array is the memory that TensorFlow computed it into, so the one
+copy is the worker's own. An output that is nothing but an input, a constant or a variable of the graph is copied by TensorFlow as
+well, because its memory is not the caller's alone.
+
+Texts. TensorFlow's strings are bytes. An input takes str, which becomes UTF-8, and bytes; an output gives bytes.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import tensorflow
+from tensorflow.core.protobuf import config_pb2
+
+from opexec.ipc import wire
+from opexec.workers.arrays import native
+from opexec.workers.platforms import Platform
+from opexec.workers.platforms.arguments import check_shape, cuda_index, inputs_by_name
+
+tf = tensorflow.compat.v1
+
+_NUMBERS = set(
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
+)
+
+
+def new_session(graph, options):
+    """A session over `graph` on the device and with the threads that `options` ask for.
+
+    Raises RuntimeError if the device is a GPU and this TensorFlow has none.
+    """
+    config = config_pb2.ConfigProto(allow_soft_placement=True)  # a graph may name devices of another machine
+    if options.get("threads"):
+        config.intra_op_parallelism_threads = options["threads"]
+        config.inter_op_parallelism_threads = -1  # one operation after the other, in the thread that calls
+    gpu = cuda_index(options)
+    if gpu is None:
+        config.device_count["GPU"] = 0
+    else:
+        check_gpu(gpu)
+        config.gpu_options.visible_device_list = str(gpu)
+        config.gpu_options.allow_growth = True  # other models may compute there too
+    return tf.Session(graph=graph, config=config)
+
+
+def check_gpu(index):
+    """Raise RuntimeError, saying why, if TensorFlow cannot compute on that GPU."""
+    found = tf.config.experimental.list_physical_devices("GPU")
+    if index < len(found):
+        return
+    if not tf.test.is_built_with_cuda():
+        cure = "it was built without CUDA: give the model an environment with a build that has it"
+    else:
+        cure = "it sees {}: check nvidia-smi, CUDA_VISIBLE_DEVICES ({!r}) and TensorFlow's log".format(
+            [one.name for one in found] or "none", os.environ.get("CUDA_VISIBLE_DEVICES")
+        )
+    raise RuntimeError("tensorflow {} has no GPU {}; {}".format(tensorflow.__version__, index, cure))
+
+
+class Model(Platform):
+    """The tensors `inputs` and `outputs`, both ``{name: tf.Tensor}``, of a session's graph."""
+
+    framework = "tensorflow"
+    version = tensorflow.__version__
+
+    def __init__(self, session, inputs, outputs):
+        self._session = session
+        self._inputs = {name: _Fed(name, tensor) for name, tensor in inputs.items()}
+        self._names = list(inputs)
+        self.inputs = [_spec(name, tensor, "string") for name, tensor in inputs.items()]
+        specs = [_spec(name, tensor, "bytes") for name, tensor in outputs.items()]
+        self.outputs = None if any(spec["dtype"] is None for spec in specs) else specs
+        self._takes = [(name, _taker(tensor)) for name, tensor in outputs.items()]
+        with session.graph.as_default():
+            # A session refuses to fetch what it is fed.
+            fetched = [tf.identity(one) if one in inputs.values() else one for one in outputs.values()]
+        session._extend_graph()
+        self._feeds = [tensor._as_tf_output() for tensor in inputs.values()]
+        self._fetches = [tensor._as_tf_output() for tensor in fetched]
+
+    def bind(self, args, kwargs):
+        arrays = inputs_by_name(self._names, args, kwargs)
+        return [self._inputs[name].array(array) for name, array in arrays.items()]
+
+    def run(self, bound, reserve):
+        # What Session.run ends in. It takes feeds and fetches apart anew for each call, which costs more than many a model; the callables
+        # that a session makes are quick too, but up to 2.10 or so they copy what they return.
+        values = self._session._call_tf_sessionrun(
+            None, dict(zip(self._feeds, bound)), self._fetches, [], None
+        )
+        return {name: take(value) for (name, take), value in zip(self._takes, values)}
+
+
+class _Fed:
+    """An input of the graph: makes arrays into what a session reads in place."""
+
+    def __init__(self, name, tensor):
+        self._name = name
+        self._shape = _shape(tensor)
+        self._dtype = tensor.dtype.base_dtype
+        self._kind = self._dtype.name
+        if self._kind not in _NUMBERS and self._kind != "string" and self._kind not in wire.EXTENSIONS:
+            raise TypeError(
+                "input {!r} ({}) is of TensorFlow's kind {}, which no array can be given for".format(
+                    name, tensor.name, self._kind
+                )
+            )
+
+    def array(self, array):
+        # What is called below Session.run checks neither.
+        check_shape(self._name, array.shape, self._shape)
+        kind = wire.extension_name(array.dtype)
+        given = kind or ("string" if array.dtype.kind in "OUST" else array.dtype.name)
+        if given != self._kind:
+            raise TypeError(
+                "input {!r} is {}; the model takes {}: convert it first".format(self._name, given, self._kind)
+            )
+        if kind is not None:
+            # TensorFlow has a numpy dtype of its own for it.
+            return native(array.view("u{}".format(array.itemsize))).view(self._dtype.as_numpy_dtype)
+        if given == "string":
+            return array if array.dtype.kind == "O" else array.astype(object)
+        return native(array)
+
+
+def _taker(tensor):
+    """What makes a fetched value of the tensor an array."""
+    kind = tensor.dtype.base_dtype.name
+    if kind == "string":
+        return _texts
+    if kind in wire.EXTENSIONS:
+        bits, dtype = "u{}".format(wire.EXTENSIONS[kind]), wire.extension_dtype(kind)
+        return lambda value: np.asarray(value).view(bits).view(dtype)
+    return np.asarray  # a value of rank 0 comes as numpy's scalar
+
+
+def _texts(value):
+    if isinstance(value, np.ndarray):
+        return value
+    array = np.empty((), object)
+    array[()] = value
+    return array
+
+
+def _spec(name, tensor, text):
+    kind = tensor.dtype.base_dtype.name
+    if kind == "string":
+        kind = text
+    elif kind not in _NUMBERS and kind not in wire.EXTENSIONS:
+        kind = None
+    return {"name": name, "dtype": kind, "shape": _shape(tensor)}
+
+
+def _shape(tensor):
+    return tensor.shape.as_list() if tensor.shape.rank is not None else None
