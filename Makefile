@@ -7,7 +7,9 @@
 # Each does its own set-up in .venv. PYTHON=/path/to/python3 chooses the interpreter, ARGS="-k name" goes to pytest or the benchmark.
 
 bin := .venv/bin
-oldest := ipc workers tests/conftest.py tests/models.py tests/faults/broken_models.py tests/foreign/run.py tests/ipc tests/workers \
+oldest := benchmarks/frameworks/in_process.py benchmarks/frameworks/writing.py benchmarks/frameworks/model_functions.py \
+    benchmarks/sampling.py benchmarks/answering.py benchmarks/processes.py \
+    ipc workers tests/conftest.py tests/models.py tests/faults/broken_models.py tests/foreign/run.py tests/ipc tests/workers \
     $(addprefix tests/frameworks/,conformance.py conftest.py run.py subject.py write_subject.py) \
     $(wildcard $(addprefix tests/frameworks/*_,cases.py factories.py models.py subjects.py))
 

@@ -94,28 +94,6 @@ def with_own_dtype(array: Array, spec: TensorSpec | None) -> Array:
     return np.ascontiguousarray(array).view(wire.extension_dtype(spec.dtype)).reshape(array.shape)
 
 
-def writable_to_npy(array: Array) -> Array:
-    """The array as an npy file can hold it without a pickle: texts as numpy's own, bfloat16 and float8 as bits. Raises OpexecError."""
-    if wire.extension_name(array.dtype) is not None:
-        return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
-    if array.dtype.kind != "O":
-        return array
-    kinds = {type(element) for element in array.flat}
-    if kinds <= {str, np.str_}:
-        fixed = array.astype(str)
-    elif kinds <= {bytes, np.bytes_}:
-        fixed = array.astype(bytes)
-    else:
-        raise OpexecError(
-            f"an array of {', '.join(sorted(kind.__name__ for kind in kinds))} cannot be written to a file"
-        )
-    if not np.array_equal(fixed.astype(object), array):
-        raise OpexecError(
-            "a text that ends in NUL cannot be written to a file: numpy's own text dtypes drop that"
-        )
-    return fixed
-
-
 # ---- JSON
 
 
@@ -142,10 +120,10 @@ def _encoded(value: Any) -> Any:
 
 
 def _expected(spec: TensorSpec | None) -> str:
-    file = "or @file"
     if spec is None:
-        return f"a number, a JSON list {file}"
-    return f"{spec!r}: {'a text' if spec.dtype in ('string', 'bytes') else 'a number'}, a JSON list {file}"
+        return "a number, a JSON list or @FILE"
+    value = "a text" if spec.dtype in ("string", "bytes") else "a number"
+    return f"{value}, a JSON list or @FILE for {spec!r}"
 
 
 def _short(value: object) -> str:

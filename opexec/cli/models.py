@@ -176,10 +176,12 @@ def specs_json(specs: Sequence[TensorSpec] | None) -> list[dict[str, Any]] | Non
     return None if specs is None else [spec.to_dict() for spec in specs]
 
 
-def runner_text(model: Model) -> str:
-    """What runs it: ``onnxruntime 1.23.2 in Python 3.11.7``."""
-    worker = model.workers[0]
-    return f"{worker.framework} {worker.framework_version} in Python {worker.python}"
+def runner_text(runner: dict[str, Any]) -> str:
+    """Of what `runner_json` tells: ``onnxruntime 1.23.2 in Python 3.11.7``."""
+    python = f"Python {runner['python']}"
+    if runner["framework"] in ("", "python"):
+        return python
+    return f"{runner['framework']} {runner['framework_version']} in {python}"
 
 
 def runner_json(model: Model) -> dict[str, Any]:
@@ -207,3 +209,12 @@ def labels(models: Sequence[str]) -> list[str]:
         f"{text} ({short[: index + 1].count(text)})" if short.count(text) > 1 else text
         for index, text in enumerate(short)
     ]
+
+
+def duration(seconds: float) -> str:
+    """A time with three digits: ``"1.25 ms"``."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= unit * 0.9995 or name == "µs":
+            value = seconds / unit
+            return f"{value:.0f} {name}" if value >= 99.95 else f"{value:#.3g} {name}"
+    raise AssertionError

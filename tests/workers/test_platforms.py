@@ -1,5 +1,6 @@
 """Which platforms there are: opexec's own, those that a package registers, and modules named as what they are. Python >= 3.7."""
 
+import importlib
 import os
 import sys
 import textwrap
@@ -56,13 +57,16 @@ def test_an_attribute_of_a_module_can_be_the_platform(site):
 
 
 def test_a_module_can_be_named_as_what_it_is(site):
-    folder = site / "doubling"
+    folder = site / "doubling_package"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "platform.py").write_text(CODE)
-    assert platforms.load("doubling.platform", "s", {}).loaded == ("s", {})
-    with pytest.raises(ModuleNotFoundError, match="'doubling.absent', which .* does not have: install it"):
-        platforms.load("doubling.absent", "s", {})
+    importlib.invalidate_caches()  # the folder may have been listed before
+    assert platforms.load("doubling_package.platform", "s", {}).loaded == ("s", {})
+    with pytest.raises(
+        ModuleNotFoundError, match="'doubling_package.absent', which .* does not have: install it"
+    ):
+        platforms.load("doubling_package.absent", "s", {})
 
 
 def test_an_unknown_name_lists_what_there_is(site):

@@ -164,9 +164,8 @@ def _show(told: dict[str, Any]) -> None:
         else:
             pairs += _listed(kind, [_spec(entry, told) for entry in specs])
     if "runs_in" in told:
-        runs = told["runs_in"]
-        pairs.append(("runs in", f"{runs['framework']} {runs['framework_version']}, Python {runs['python']}"))
-        pairs.append(("interpreter", runs["interpreter"]))
+        pairs.append(("runs in", models.runner_text(told["runs_in"])))
+        pairs.append(("interpreter", told["runs_in"]["interpreter"]))
     if told["kind"] == "package":
         pairs += _package_pairs(told)
     if told.get("hash"):
@@ -174,7 +173,8 @@ def _show(told: dict[str, Any]) -> None:
     if told.get("archive_hash"):
         pairs.append(("of the zip", told["archive_hash"]))
     files = told.get("files", {})
-    pairs += _listed("files", [f"{sizes.text(size):>9}  {name}" for name, size in files.items()])
+    if files:
+        pairs += _listed("files", [f"{sizes.text(size):>9}  {name}" for name, size in files.items()])
     show.facts(pairs)
 
 
@@ -204,7 +204,9 @@ def _spec(entry: dict[str, Any], told: dict[str, Any]) -> str:
 
 def _package_pairs(told: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = _listed("custom ops", told["custom_ops"]) if told["custom_ops"] else []
-    settings = [f"{key} {value}" for key, value in told["platform_config"].items() if value]
+    settings = [
+        f"{key.replace('_', ' ')} {_words(value)}" for key, value in told["platform_config"].items() if value
+    ]
     pairs += _listed("settings", settings) if settings else []
     environment = told["environment"]
     if environment is None and told["requirements_lock"] is None:
@@ -226,7 +228,7 @@ def _package_pairs(told: dict[str, Any]) -> list[tuple[str, str]]:
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in value.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _listed(label: str, lines: list[str]) -> list[tuple[str, str]]:

@@ -1,0 +1,120 @@
+"""Models in packages: each platform's own call rules, on top of the platform itself.
+
+The source is the folder of a package, unpacked; the caller has read its two ``config.json`` and says in the options what is in them, so
+that nothing is checked twice. What the rules are is in docs/packages.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import numpy as np
+
+from opexec.workers import platforms
+from opexec.workers.platforms import Platform
+
+_RULES = {
+    "tensorflow": "packaged_tensorflow",
+    "torchscript": "packaged_torchscript",
+    "python": "packaged_python",
+}
+
+
+class Contents:
+    """What a package holds, as its rules need it.
+
+    `inputs` and `outputs` are the specs as dicts; `settings` is what ``0/config.json`` says; `custom_ops` are paths, in the order of
+    loading; `devices` says ``"CPU"`` or ``"GPU"`` for each input; `options` are those of the platform (threads, device and so on).
+    """
+
+    def __init__(self, folder, told):
+        self.folder = folder
+        self.platform = told["platform"]
+        self.inputs = told["inputs"]
+        self.outputs = told["outputs"]
+        self.settings = told["settings"]
+        self.custom_ops = [os.path.join(folder, "0", "ops", name) for name in told["custom_ops"]]
+        self.devices = told["devices"]
+        self.options = told["options"]
+
+    @property
+    def data(self):
+        return os.path.join(self.folder, "0", "data")
+
+    @property
+    def code(self):
+        return os.path.join(self.folder, "0", "code")
+
+    def without_in_process(self):
+        """The platform's options, for those that know no `in_process`."""
+        return {name: value for name, value in self.options.items() if name != "in_process"}
+
+
+def load(source, options):
+    """Load the model of the package in the folder `source`. Raises what its platform raises."""
+    contents = Contents(source, options)
+    name = _RULES.get(contents.platform, "packaged_files")
+    package = platforms.PLATFORMS.get(contents.platform)
+    try:
+        rules = importlib.import_module("opexec.workers.platforms." + name)
+    except ModuleNotFoundError as error:
+        if package is None or error.name != package:
+            raise
+        raise ModuleNotFoundError(
+            "the {} platform needs {}, which is not installed here: add it to the model's environment, as in "
+            "Environment(requirements=[{!r}])".format(contents.platform, package, package),
+            name=package,
+        ) from None
+    model = rules.load(contents)
+    optional = getattr(model, "optional", ())
+    model.inputs = [dict(spec, optional=spec["name"] in optional) for spec in contents.inputs]
+    model.outputs = contents.outputs
+    return model
+
+
+class Wrapped(Platform):
+    """A platform's model under the rules of a package."""
+
+    def __init__(self, model):
+        self._model = model
+        self.framework = model.framework
+        self.version = model.version
+
+    def bind(self, args, kwargs):
+        return self._model.bind(args, kwargs)
+
+    def run(self, bound, reserve):
+        return self._model.run(bound, reserve)
+
+
+def by_name(specs, args, kwargs):
+    """``{name: array}`` of arrays by position, which go by the order of the specs, and by name."""
+    names = [spec["name"] for spec in specs]
+    if len(args) > len(names):
+        raise TypeError("{} inputs by position; the model's inputs are {}".format(len(args), names))
+    given = dict(zip(names, args))
+    twice = sorted(given.keys() & kwargs.keys())
+    if twice:
+        raise TypeError("the input {!r} is given by position and by name".format(twice[0]))
+    given.update(kwargs)
+    return given
+
+
+def text_array(value):
+    """Texts as an object array of str: of bytes (UTF-8), of nested lists, or of numpy's own kinds."""
+    array = np.asarray(value)
+    if array.dtype.kind == "S" or array.dtype.kind == "U":
+        array = array.astype(object)
+    if array.dtype.kind != "O":
+        return array if array.size else array.astype(object)
+    decoded = np.empty(array.shape, object)
+    flat = decoded.reshape(-1)
+    for index, one in enumerate(array.reshape(-1)):
+        flat[index] = one.decode("utf-8") if isinstance(one, bytes) else one
+    return decoded
+
+
+def texts_of(specs):
+    """Names of the tensors that are texts."""
+    return frozenset(spec["name"] for spec in specs if spec["dtype"] == "string")
