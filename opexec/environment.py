@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import environment_request, interpreter_search
-from .build_progress import reporting
+from .environments import interpreter_search
+from .environments import request as environment_request
+from .environments.build_progress import reporting
+from .environments.requirement import normalised
 from .errors import BuildError
-from .requirement import normalised
 
 _Path = str | os.PathLike[str]
 
@@ -122,7 +123,7 @@ class Environment:
         Raises:
             BuildError: the file cannot be read, or has something in it that this cannot do, with the line's number.
         """
-        from . import requirements_file
+        from .environments import requirements_file
 
         return cls(**{**requirements_file.read(path), **changes})
 
@@ -138,7 +139,7 @@ class Environment:
         Raises:
             BuildError: the file cannot be read, has no such extra or group, or leaves its dependencies to a build backend.
         """
-        from . import project_files
+        from .environments import project_files
 
         extras, groups = _listed("extras", extras), _listed("groups", groups)
         return cls(**{**project_files.read_pyproject(path, extras, groups), **changes})
@@ -152,7 +153,7 @@ class Environment:
         Raises:
             BuildError: the file cannot be read, or has no such block.
         """
-        from . import project_files
+        from .environments import project_files
 
         return cls(**{**project_files.read_script(path), **changes})
 

@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import interpreters, overlay
+from . import overlay, package_loading
+from .environments import interpreters
 from .errors import LoadError
 from .request import Request, Specs
 from .source import Source
-from .spec import parse_specs
+from .spec import InputSpecs, parse_specs
 from .worker import WorkerProcess
 
 #: Told the steps of a loading, for the user to see.
@@ -27,11 +28,8 @@ class Launch:
     def __init__(
         self, request: Request, report: Report | None = None, turn: Turn = contextlib.nullcontext
     ) -> None:
-        self.message: dict[str, Any] = {
-            "platform": request.parsed.platform,
-            "source": request.parsed.target,
-            "options": request.settings,
-        }
+        self.message: dict[str, Any] = {}
+        """Names the model to a worker; there once `start` was called."""
         self._request = request
         self._report = report
         self._turn = turn
@@ -43,14 +41,16 @@ class Launch:
         Raises BuildError, LoadError or WorkerDied.
         """
         request = self._request
-        interpreter = interpreters.probe(request.find_interpreter(self._report))
+        place = request.find_place(self._report)
+        self.message = message(request, self._report)
+        interpreter = interpreters.probe(place.interpreter)
         self._interpreter = str(interpreter)
         self._tell(f"starting {interpreter}")
         return WorkerProcess.start(
             interpreter.path,
             request.name,
             overlay=overlay.ensure(interpreter),
-            env_vars=request.variables,
+            env_vars=request.variables(place.env_vars),
             cpus=request.cpus,  # type: ignore[arg-type]
             started=started,
         )
@@ -67,6 +67,7 @@ class Launch:
         parsed = self._request.parsed
         if reply["type"] == "failed":
             raise load_error(parsed, self._interpreter, reply["error"])
+        check_version(parsed, self._interpreter, reply["framework"], reply["version"])
         return merged(self._request.specs, reply["inputs"], reply["outputs"])
 
     def loaded(self, reply: dict[str, Any], process: WorkerProcess) -> None:
@@ -82,10 +83,33 @@ class Launch:
             self._report(step)
 
 
+def message(request: Request, report: Report | None = None) -> dict[str, Any]:
+    """What a platform is to load. Of a package, the files are there then, unpacked."""
+    parsed = request.parsed
+    if parsed.package is not None:
+        return package_loading.message(parsed.package, request.settings, report)
+    return {"platform": parsed.platform, "source": parsed.target, "options": request.settings}
+
+
+def check_version(source: Source, interpreter: str, framework: str, version: str) -> None:
+    """Raise LoadError unless a package's model was loaded by a version that it allows."""
+    package = source.package
+    if package is not None and not package_loading.fits(package, version):
+        raise LoadError(
+            f"{source.target} runs on {framework} {package.platform_version_semver!r} (platform_version_semver); it was loaded by "
+            f"{framework} {version} in {interpreter}. Give an environment with a version in the range: env=Environment(...)",
+            stage="load",
+        )
+
+
 def merged(given: Specs, inputs: Any, outputs: Any) -> Specs:
     """The specs that were given to `load`, else those that the model carries."""
+    optional = [spec["name"] for spec in inputs or () if spec.get("optional")]
+    if inputs is not None:
+        inputs = [{key: value for key, value in spec.items() if key != "optional"} for spec in inputs]
+    specs = parse_specs(inputs, "input") if given[0] is None else given[0]
     return (
-        parse_specs(inputs, "input") if given[0] is None else given[0],
+        InputSpecs(specs, optional) if specs is not None and optional else specs,
         parse_specs(outputs, "output") if given[1] is None else given[1],
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .inprocess import InProcessModel
 from .isolated import IsolatedModel
-from .launch import Launch, Report, Turn, load_error, merged
+from .launch import Launch, Report, Turn, check_version, load_error, merged, message
 from .model import Model
 from .request import EnvironmentGiven, Request, SpecsGiven
 from .workers import platforms
@@ -39,10 +39,11 @@ def load(
 ) -> Model:
     """Load a model into a worker process of its own, and return what calls it.
 
-    `source`: a model's file or folder, whose format is told from its content, or ``"path/to/file.py:factory"`` or
-    ``"package.module:factory"``, where the factory returns a callable that takes the inputs as keywords.
+    `source`: a model's file or folder, whose format is told from its content; a package (docs/packages.md), as a folder or a zip; or
+    ``"path/to/file.py:factory"`` or ``"package.module:factory"``, where the factory returns a callable that takes the inputs as keywords.
     `env`: an `Environment`, which is built if need be; the name of a saved one; the path of an interpreter or of a venv or conda folder; None
-    for the caller's own interpreter.
+    for the caller's own interpreter. A package runs in the first that has a version it allows: its own environment, `env`, the saved ones,
+    the caller's interpreter.
     `platform`: what runs the model, where the source does not tell: ``"torch"`` for a factory of a torch module, or one of your own.
     `options`: settings of that platform, as a dict of plain values.
     `isolation`: ``"process"``, or ``"none"`` to run the same platform code in this process, in this interpreter; `env`, `cpus`, `env_vars` and
@@ -60,7 +61,7 @@ def load(
     `name`: what it is called in messages and logs; by default, after its source.
     `check`: False to check no call against the specs.
 
-    Raises LoadError (its `stage` says how far it came), BuildError, WorkerDied, OutOfSharedMemory, SpecError; with ``wait_ready=False`` what
+    Raises LoadError (its `stage` says how far it came), BuildError, WorkerDied, OutOfSharedMemory, SpecError, and PackageError for a broken package; with ``wait_ready=False`` what
     happens in the background is raised by the calls.
     """
     request = Request(
@@ -104,13 +105,17 @@ def open_model(
 
 def _in_process(request: Request) -> Model:
     source = request.parsed
-    options = dict(request.settings)
+    told = message(request)
+    options = dict(told["options"])
+    if source.package is not None:
+        options["options"] = {**options["options"], "in_process": True}
+    elif source.platform in platforms.WITH_FACTORIES:
+        options["in_process"] = True
     try:
-        if source.platform in platforms.WITH_FACTORIES:
-            options["in_process"] = True
-        loaded = platforms.load(source.platform, source.target, options)
+        loaded = platforms.load(told["platform"], told["source"], options)
     except (Exception, SystemExit) as error:  # a factory's sys.exit() must not end the caller
         raise load_error(source, sys.executable, describe(error)) from error
+    check_version(source, sys.executable, loaded.framework, loaded.version)
     inputs, outputs = merged(request.specs, loaded.inputs, loaded.outputs)
     return InProcessModel(
         name=request.name,

@@ -15,8 +15,8 @@ import subprocess
 from pathlib import Path
 
 from . import caches
+from .environments.interpreters import Interpreter
 from .errors import BuildError
-from .interpreters import Interpreter
 
 PACKAGE = "opexec_msgpack"
 

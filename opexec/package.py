@@ -203,7 +203,7 @@ class Package:
         return arguments
 
     def _pinned(self, path: Path) -> dict[str, Any]:
-        from . import requirements_file
+        from .environments import requirements_file
 
         try:
             return requirements_file.read(path)

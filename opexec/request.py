@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import cores, devices, interpreters
 from .environment import Environment
+from . import package_loading
+from .environments import interpreters
 from .errors import OpexecError
 from .ipc import packing
 from .ipc.doorbell import STRATEGIES
+from .machine import cores, devices
 from .memory import parse_size
+from .package_loading import Place
 from .source import Source, parse
 from .spec import TensorSpec, parse_specs
 
@@ -23,8 +26,9 @@ SpecsGiven = Iterable[TensorSpec | Mapping[str, Any]] | None
 Specs = tuple[tuple[TensorSpec, ...] | None, tuple[TensorSpec, ...] | None]
 EnvironmentGiven = Environment | str | os.PathLike[str] | None
 
-#: Where a model runs: builds an environment if need be, telling `progress` its steps, and gives the path of its interpreter.
-Finder = Callable[[Callable[[str], None] | None], Path]
+
+#: Builds an environment if need be, telling `progress` its steps, and gives the place where the model runs.
+Finder = Callable[[Callable[[str], None] | None], Place]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +55,12 @@ class Request:
     parsed: Source = field(init=False)
     specs: Specs = field(init=False)
     most_memory: int | None = field(init=False)
-    find_interpreter: Finder = field(init=False)
-    #: Environment variables of the worker, over the caller's; None unsets one.
-    variables: dict[str, str | None] = field(init=False)
+    find_place: Finder = field(init=False)
     #: What the platform is told.
     settings: dict[str, Any] = field(init=False)
+    _threads: int | None = field(init=False)
+    _gpu: devices.Gpu | None = field(init=False)
+    _given_variables: dict[str, str | None] = field(init=False)
 
     def __post_init__(self) -> None:
         _check_machine()
@@ -65,16 +70,36 @@ class Request:
         set("specs", (parse_specs(self.inputs, "input"), parse_specs(self.outputs, "output")))
         set("cpus", cores.checked_cpus(self.cpus))
         number = devices.number_of(self.device)
-        environment, find = _environment_of(self.env)
-        set("find_interpreter", find)
+        find = _finder(self.env)
         set("parsed", parse(self.source, self.platform))
+        package = self.parsed.package
+        if package is not None:
+            find = package_loading.finder(package, None if self.env is None else find)
+        set("find_place", find)
         set("name", self.name or _name_of(self.parsed))
         threads = self.threads
         if threads is None and self.cpus is not None:
             threads = len(self.cpus)  # type: ignore[arg-type]
         gpu = None if number is None else devices.choose(number)
         set("settings", _settings(self, threads, number))
-        set("variables", _variables(self, environment, threads, gpu))
+        set("_threads", threads)
+        set("_gpu", gpu)
+        set("_given_variables", _checked_variables(self.env_vars))
+
+    def variables(self, environment: Mapping[str, str]) -> dict[str, str | None]:
+        """Environment variables of a worker, over the caller's; None unsets one. `environment`: those of the place where it runs.
+
+        Later ones win: the environment's, those of threads and device, those given to `load`.
+        """
+        variables: dict[str, str | None] = dict(environment)
+        before = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
+        variables.update(cores.thread_variables(self._threads, before))
+        if self._gpu is not None:
+            variables[devices.VISIBLE] = self._gpu.uuid
+        elif self.parsed.platform != "python":
+            # TensorFlow and jax would take hold of every GPU's memory, though nothing is to run there. A Python model may choose by itself.
+            variables[devices.VISIBLE] = ""
+        return {**variables, **self._given_variables}
 
 
 def _check_machine() -> None:
@@ -104,19 +129,19 @@ def _name_of(source: Source) -> str:
     return f"{Path(place).stem}:{factory}" if colon else Path(source.target).stem
 
 
-def _environment_of(env: EnvironmentGiven) -> tuple[Environment | None, Finder]:
-    """The environment, where there is one, and how to find its interpreter."""
+def _finder(env: EnvironmentGiven) -> Finder:
     if env is None:
-        return None, lambda progress: Path(sys.executable)
+        return lambda progress: Place(Path(sys.executable), {})
     if isinstance(env, str) and os.sep not in env and not os.path.exists(os.path.expanduser(env)):
-        from .environment_store import named  # only here: most programs have no use for it
+        from .environments.store import named  # only here: most programs have no use for it
 
         env = named(env)
     if isinstance(env, Environment):
-        return env, env.resolve
+        environment = env
+        return lambda progress: Place(environment.resolve(progress), environment.env_vars)
     if isinstance(env, str | os.PathLike):
         path = env
-        return None, lambda progress: interpreters.interpreter_of(path)
+        return lambda progress: Place(interpreters.interpreter_of(path), {})
     raise TypeError(
         f"env is of type {type(env).__name__}; expected an Environment, the name of a saved one, the path of an interpreter or of a "
         "venv or conda folder, or None"
@@ -155,21 +180,6 @@ def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise TypeError(f"options has the key {wrong[0]!r}; expected the name of an option, a text")
     return plain
-
-
-def _variables(
-    request: Request, environment: Environment | None, threads: int | None, gpu: devices.Gpu | None
-) -> dict[str, str | None]:
-    """Later ones win: the environment's, those of threads and device, those given to `load`."""
-    variables: dict[str, str | None] = {} if environment is None else dict(environment.env_vars)
-    before = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
-    variables.update(cores.thread_variables(threads, before))
-    if gpu is not None:
-        variables[devices.VISIBLE] = gpu.uuid
-    elif request.parsed.platform != "python":
-        # TensorFlow and jax would take hold of every GPU's memory, though nothing is to run there. A Python model may choose by itself.
-        variables[devices.VISIBLE] = ""
-    return {**variables, **_checked_variables(request.env_vars)}
 
 
 def _checked_variables(given: Mapping[str, str | None] | None) -> dict[str, str | None]:

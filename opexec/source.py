@@ -7,8 +7,10 @@ import os
 from dataclasses import dataclass
 
 from . import formats
+from . import package as packages
 from .errors import LoadError
 from .formats import KNOWN
+from .package import Package
 from .workers.platforms import PLATFORMS
 
 
@@ -20,6 +22,8 @@ class Source:
     """The platform that loads it: a module of `workers.platforms`, or one that is registered in the model's environment."""
     target: str
     """The absolute path of a file or folder, ``"/path/to/file.py:factory"`` or ``"package.module:factory"``."""
+    package: Package | None = None
+    """What the file or folder says of itself, if it is a package."""
 
 
 def parse(source: str | os.PathLike[str], platform: str | None = None) -> Source:
@@ -29,6 +33,7 @@ def parse(source: str | os.PathLike[str], platform: str | None = None) -> Source
 
     Raises:
         LoadError: with stage ``"source"``, if there is no such file, or it is none that can be loaded.
+        PackageError: it is a package, and broken.
     """
     if platform is not None and (not isinstance(platform, str) or not platform):
         raise ValueError(
@@ -41,6 +46,9 @@ def parse(source: str | os.PathLike[str], platform: str | None = None) -> Source
     path = os.path.abspath(os.path.expanduser(given))
     place, _, factory = given.rpartition(":")
     if os.path.exists(path):
+        package = _package(path, platform)
+        if package is not None:
+            return Source(package.platform, path, package)
         return Source(platform or _platform_of(path, given), path)
     if place.endswith(".py"):
         return Source(platform or "python", f"{_python_file(place, given)}:{_checked(factory, given)}")
@@ -51,6 +59,38 @@ def parse(source: str | os.PathLike[str], platform: str | None = None) -> Source
     if given.endswith(".py") or os.path.splitext(given)[1].lower() in formats.ENDINGS or os.sep in given:
         raise _refused(f"there is no file or folder {path}; check the path")
     raise _refused(f"{KNOWN}; received {given!r}, which is neither a file nor of that form")
+
+
+def _package(path: str, platform: str | None) -> Package | None:
+    """The package at a path; None for what is none, and for what a platform of the user's own is to load."""
+    if platform is not None and platform not in PLATFORMS:
+        return None
+    if os.path.isdir(path):
+        means_to_be = os.path.lexists(os.path.join(path, packages.CONFIG))
+    else:
+        means_to_be = _is_zip(path)
+    if not means_to_be:
+        return None
+    if not packages.is_package(path):
+        try:
+            if platform is not None or formats.recognise(path) is not None:
+                return None
+        except OSError:
+            return None
+    package = packages.read(path)
+    if platform is not None and platform != package.platform:
+        raise _refused(f"{path} is a package of the platform {package.platform}; platform={platform!r} was given")
+    return package
+
+
+def _is_zip(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06") or path.endswith((".zip", ".neuropod"))
+    except OSError:
+        return False
 
 
 def _platform_of(path: str, given: str) -> str:

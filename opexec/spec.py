@@ -123,6 +123,17 @@ def parse_specs(
 # ---- checking a call
 
 
+class InputSpecs(tuple[TensorSpec, ...]):
+    """The specs of inputs of which some may be left out of a call; a tuple like any other to everybody else."""
+
+    optional: frozenset[str]
+
+    def __new__(cls, specs: Iterable[TensorSpec], optional: Iterable[str] = ()) -> InputSpecs:
+        made = super().__new__(cls, specs)
+        made.optional = frozenset(optional)
+        return made
+
+
 def bind_inputs(specs: Iterable[TensorSpec], tensors: Mapping[str, Signature]) -> dict[str, int]:
     """Check a call's inputs, given as name -> (dtype, shape), and return the values of their symbols.
 
@@ -181,8 +192,11 @@ def _bind(
     origins = dict.fromkeys(symbols, "the inputs")
     expected = {spec.name: spec for spec in specs}
     misfits: dict[str, str] = {}  # name -> what is wrong
+    optional = specs.optional if isinstance(specs, InputSpecs) else ()
     for name, spec in expected.items():
         if name not in tensors:
+            if name in optional:
+                continue
             misfits[name] = f"{kind} {name!r} is missing; expected {_tensor_text(spec.dtype, spec.shape)}"
             continue
         dtype, shape = tensors[name]

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from .build_progress import reporting
+from .environments.build_progress import reporting
 from .errors import LoadError, OpexecError
 from .ipc.doorbell import usable_cores
 from .launch import Report

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import onnxruntime
 
-from opexec import BuildError, Environment, interpreter_search
+from opexec import BuildError, Environment
+from opexec.environments import interpreter_search
 
 
 def old_and_new() -> tuple[Environment, Environment]:

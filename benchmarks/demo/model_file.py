@@ -7,7 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from opexec import BuildError, build_progress, caches, installer
+from opexec import BuildError, caches
+from opexec.environments import build_progress, installer
 
 REQUIREMENTS = Path(__file__).with_name("model-requirements.txt")
 INSIDE = Path("rapidocr_onnxruntime", "models", "ch_PP-OCRv3_rec_infer.onnx")

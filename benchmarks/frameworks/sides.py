@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.contender import Options
 from benchmarks.driver_process import DriverProcess
 from benchmarks.sampling import Plan, Samples
-from opexec import cores
+from opexec.machine import cores
 
 _OPTIONS = Options(worker_python="")
 _HERE = Path(__file__).resolve().parent

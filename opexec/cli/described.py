@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import sizes
-from ..environment_cleanup import Disk
-from ..environment_store import Name, Stored
+from ..environments.cleanup import Disk
+from ..environments.store import Name, Stored
 
 
 def names(environment: Stored) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from . import show
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -153,6 +156,19 @@ def brief(error: BaseException) -> str:
     """What an error says, without the traceback of a worker that follows it."""
     text = str(error) or type(error).__name__
     return text.partition("\n\n")[0].rstrip()
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Tells the present step of something long, on a terminal and while it lasts; what is called with each step."""
+    if not (show.is_terminal() and sys.stderr.isatty()):
+        yield lambda step: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status("") as status:
+        yield lambda step: status.update(Text(step))
 
 
 def with_traceback(function: Decorated) -> Decorated:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,14 @@ def by_specs(
 
 
 def by_running(problem: Problem, model: Model, *, rtol: float = 1e-5, atol: float = 1e-8) -> Verdict:
-    """The verdict on a loaded model, which answers every case. What calls raise is told as the answer's fault."""
-    cases = tuple(_answer(problem, model, case, rtol, atol) for case in problem.cases)
-    return Verdict(problem.check(model.inputs, model.outputs), cases)
+    """The verdict on a loaded model, which answers every case unless its specs contradict the problem already.
+
+    What calls raise is told as the answer's fault.
+    """
+    fit = problem.check(model.inputs, model.outputs)
+    if not fit.ok:
+        return Verdict(fit)
+    return Verdict(fit, tuple(_answer(problem, model, case, rtol, atol) for case in problem.cases))
 
 
 def _answer(problem: Problem, model: Model, case: Case, rtol: float, atol: float) -> tuple[str, ...]:
@@ -57,17 +62,14 @@ def _answer(problem: Problem, model: Model, case: Case, rtol: float, atol: float
 
 
 def asked_outputs(
-    problem: Problem,
-    model: Model,
-    inputs: Mapping[str, Any],
-    infer: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
+    problem: Problem, model: Model, inputs: Mapping[str, Any]
 ) -> dict[str, np.ndarray[Any, Any]]:
     """The outputs of a call that the problem asks for, checked against its specs. Raises SpecError and what the call raises."""
     symbols = bind_inputs(
         problem.inputs,
         {name: (np.asarray(array).dtype, np.asarray(array).shape) for name, array in inputs.items()},
     )
-    given = (infer or model.infer)(inputs)
+    given = model.infer(inputs)
     wanted = {spec.name for spec in problem.outputs}
     outputs = {name: np.asarray(value) for name, value in given.items() if name in wanted}
     try:

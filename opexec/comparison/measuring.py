@@ -36,6 +36,8 @@ class Contender:
     model: Model | None = None
     loading: float | None = None
     """Seconds from the call of `load` to its return."""
+    runner: dict[str, str] | None = None
+    """What runs it: framework, framework_version, python, numpy, interpreter."""
     fit: Fit | None = None
     error: str | None = None
     """Why it was left out, from then on."""
@@ -76,13 +78,11 @@ def compare(
     metrics: Mapping[str, Metric] | None = None,
     rounds: int = 20,
     report: Report = lambda step: None,
-    look: Callable[[Contender], None] = lambda contender: None,
 ) -> Comparison:
     """Compare `models`: a label, a source for the record, and a function that loads the model, which is closed at the end.
 
     A model that cannot be loaded, does not implement the problem or fails in a call is left out from there on, and its `error` says why;
-    but where answers are held against the first one, that must not fail. `report` is told the steps; `look` is called with each contender
-    whose model is loaded.
+    but where answers are held against the first one, that must not fail. `report` is told the steps.
 
     Raises OpexecError, for samples that cannot be read, for a metric that fails, for the first model.
     """
@@ -91,8 +91,6 @@ def compare(
         for contender, (_, _, open_model) in zip(contenders, models):
             report(f"loading {contender.label}")
             _load(problem, contender, open_model)
-            if contender.model is not None:
-                look(contender)
         reference = _answer_all(problem, contenders, samples, metrics or {}, report)
         _time_all(contenders, samples, rounds, report)
     finally:
@@ -107,12 +105,25 @@ def _load(problem: Problem, contender: Contender, open_model: Callable[[], Model
     try:
         contender.model = open_model()
         contender.loading = time.perf_counter() - began
+        contender.runner = _runner(contender.model)
         contender.fit = problem.check(contender.model.inputs, contender.model.outputs)
     except OpexecError as error:
         _leave_out(contender, error)
         return
     if not contender.fit.ok:
         contender.error = f"does not implement the problem: {'; '.join(map(str, contender.fit.differences))}"
+        contender.model.close()
+
+
+def _runner(model: Model) -> dict[str, str]:
+    worker = model.workers[0]
+    return {
+        "framework": worker.framework,
+        "framework_version": worker.framework_version,
+        "python": worker.python,
+        "numpy": worker.numpy,
+        "interpreter": worker.interpreter,
+    }
 
 
 def _running(contenders: Sequence[Contender]) -> list[tuple[Contender, Model]]:

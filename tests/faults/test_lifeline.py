@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from opexec import BuildError, Environment
-from opexec.interpreter_search import find
+from opexec.environments.interpreter_search import find
 from opexec.lifeline import Lifeline
 
 # What a model does while it is being loaded: it starts children, says which processes there are, and goes on as BUSY says.

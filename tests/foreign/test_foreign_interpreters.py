@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from opexec import BuildError, Environment
-from opexec.interpreter_search import find
+from opexec.environments.interpreter_search import find
 
 RUNNER = Path(__file__).with_name("run.py")
 REQUIREMENTS = [

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import opexec as library
-from opexec import Environment, caches, environment_store
+from opexec import Environment, caches
+from opexec.environments import store as environment_store
 from tests import shelves
 from tests.command import REPOSITORY, on_terminal, opexec
 from tests.shelves import quiet, versions, wheel

@@ -85,7 +85,7 @@ def test_a_module_in_a_folder_is_a_command(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_importing_opexec_does_not_import_what_only_the_command_needs() -> None:
-    program = "import opexec, sys; print(sorted({'click', 'rich', 'opexec.cli', 'opexec.doctor'} & set(sys.modules)))"
+    program = "import opexec, sys; print(sorted({'click', 'rich', 'opexec.cli', 'opexec.machine.doctor'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

@@ -398,7 +398,7 @@ def test_a_platform_and_its_options_reach_the_platform(isolation: str, tmp_path:
 
 @pytest.mark.slow
 def test_an_environment_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from opexec import environment_store
+    from opexec.environments import store as environment_store
 
     monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path))
     request = {"python": sys.executable, "requirements": ["six"]}

@@ -11,9 +11,10 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from opexec import interpreter_search, overlay
+from opexec import overlay
+from opexec.environments import interpreter_search
+from opexec.environments.interpreters import Interpreter, probe
 from opexec.errors import BuildError
-from opexec.interpreters import Interpreter, probe
 
 VALUE = {"name": "x", "shape": [1, 2], "raw": b"\x00\xff", "none": None, "ratio": 0.5, "big": 2**63}
 

@@ -19,8 +19,8 @@ import numpy
 import pytest
 
 from opexec import BuildError, CallTimeout, Environment, LoadError, OpexecError, WorkerDied, overlay
-from opexec.interpreter_search import find
-from opexec.interpreters import probe
+from opexec.environments.interpreter_search import find
+from opexec.environments.interpreters import probe
 from opexec.ipc.faults import PeerGone
 from opexec.worker import WorkerProcess
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import sys
@@ -46,6 +47,7 @@ class Model(Platform):
         self._call = call
         self._specs = contents.inputs
         self._texts = texts_of(contents.outputs)
+        self.optional = _with_defaults(call)
 
     def bind(self, args, kwargs):
         given = by_name(self._specs, args, kwargs)
@@ -74,6 +76,14 @@ class Model(Platform):
                 name: text_array(value) if name in self._texts else value for name, value in result.items()
             }
         return result
+
+
+def _with_defaults(call):
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError):  # some callables written in C do not tell
+        return frozenset()
+    return frozenset(one.name for one in parameters if one.default is not one.empty)
 
 
 def _are_texts(array):

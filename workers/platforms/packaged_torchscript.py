@@ -106,7 +106,7 @@ def _is_dict(argument):
 def _has_default(argument):
     if hasattr(argument, "has_default_value"):
         return argument.has_default_value()
-    return False
+    return getattr(argument, "default_value", None) is not None
 
 
 def _kind(value):

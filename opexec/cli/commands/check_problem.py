@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +122,9 @@ def _show(found: list[dict[str, Any]], cases: int) -> None:
         lines = [each["error"]] if each["error"] else []
         lines += each.get("differences", [])
         lines += [f"{text} (not certain)" for text in each.get("unproven", [])]
-        lines += [
-            f"case {number}: {text}" for number, wrong in enumerate(each.get("cases") or ()) for text in wrong
-        ]
+        wrong = each.get("cases") or ()
+        lines += [f"case {number}: {text}" for number, texts in enumerate(wrong) for text in texts]
+        if lines:
+            print(f"\n{each['model']}")
         for line in lines:
-            show.note(f"{each['model']}: {line}")
+            print(textwrap.indent(line, "  "))

@@ -18,7 +18,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     The exit status is 1 if something keeps opexec from working.
     """
-    from ... import doctor
+    from ...machine import doctor
 
     with show.working("asking the interpreters of this machine what they are"):
         report = doctor.examine()

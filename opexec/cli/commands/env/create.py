@@ -93,7 +93,7 @@ def command(
 
     What was built before is not built again. numpy is always installed, because a worker needs it.
     """
-    from .... import environment_store
+    from ....environments import store as environment_store
     from ....errors import BuildError
 
     environment_store.check_name(name)

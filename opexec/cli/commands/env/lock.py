@@ -23,7 +23,8 @@ def command(name: str, output: Path | None) -> None:
 
     `opexec env create NAME --lock FILE` builds the same again, on another machine too.
     """
-    from .... import caches, environment_store
+    from .... import caches
+    from ....environments import store as environment_store
     from ....errors import BuildError
 
     found = environment_store.find(name)

@@ -13,6 +13,6 @@ def command(name: str) -> None:
     \b
     $(opexec env path tf115) script.py
     """
-    from .... import environment_store
+    from ....environments import store as environment_store
 
     print(environment_store.resolve(name))

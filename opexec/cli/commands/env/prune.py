@@ -58,7 +58,7 @@ def command(
     An environment stays if a process runs in it, if it was used in the last five minutes, or if it has a name (without
     --named). One that is removed is built again, with the same versions, when it is next asked for.
     """
-    from .... import environment_cleanup
+    from ....environments import cleanup as environment_cleanup
 
     with show.working("looking at the environments"):
         plan = environment_cleanup.plan(older_than=older_than, larger_than=larger_than, named=named)

@@ -14,7 +14,7 @@ def command(name: tuple[str, ...]) -> None:
 
     One that a process runs in stays. One that has another name too only loses this one.
     """
-    from .... import environment_cleanup
+    from ....environments import cleanup as environment_cleanup
     from ....errors import BuildError
 
     failures = []

@@ -14,7 +14,8 @@ from ... import described, show
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs; sizes in bytes.")
 def command(name: str, as_json: bool) -> None:
     """Show the environment NAME, or the one with that key (its beginning is enough)."""
-    from .... import environment_cleanup, environment_store
+    from ....environments import cleanup as environment_cleanup
+    from ....environments import store as environment_store
 
     found = environment_store.find(name)
     disk = environment_cleanup.Disk([found.home])

@@ -1,0 +1,1 @@
+"""The rooms behind `opexec.Environment`: finding interpreters, choosing versions, building, keeping and naming what was built."""

@@ -1,0 +1,170 @@
+"""Loading packages: where one runs, and what its worker is told.
+
+A package runs in the first of these whose framework has a version that it allows (`platform_version_semver`): its own environment, the one
+given to `load`, the saved ones in the order of their names, the caller's interpreter. Versions are told from what is installed, so that nothing has to
+be started to find out; that the framework which then loads the model is in the range is checked again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import framework_versions
+from .environment import Environment
+from .errors import BuildError, LoadError, PackageError
+from .environments import store as environment_store
+from .framework_versions import Installed
+from .package import CONFIG, Package
+
+Progress = Callable[[str], None] | None
+
+PLATFORM = "opexec.workers.platforms.packaged"
+
+
+class Place(NamedTuple):
+    """Where a model runs."""
+
+    interpreter: Path
+    env_vars: Mapping[str, str]
+    """Environment variables that belong to it."""
+
+
+class _Candidate(NamedTuple):
+    what: str
+    installed: Callable[[], Installed]
+    place: Callable[[], Place]
+
+
+def finder(package: Package, given: Callable[[Progress], Place] | None) -> Callable[[Progress], Place]:
+    """`choose`, for later."""
+    return lambda progress: choose(package, given, progress)
+
+
+def choose(package: Package, given: Callable[[Progress], Place] | None, progress: Progress = None) -> Place:
+    """The place where a package runs. `given`: the environment that `load` was given.
+
+    Raises LoadError if none fits, which says what each has; BuildError if an environment that would come first cannot be built.
+    """
+    framework = _framework(package)
+    seen = []
+    for candidate in _candidates(package, given, progress):
+        version = candidate.installed().version(framework)
+        if version is None and framework == "keras":  # TensorFlow 1 and 2 up to 2.5 have it within
+            version = "2" if candidate.installed().version("tensorflow") is not None else None
+            if version is not None and package.platform_version_semver != "*":
+                version = _keras_version(candidate.place().interpreter)
+        if version is not None and fits(package, version):
+            return candidate.place()
+        seen.append(f"{candidate.what} has {version or 'none'}")
+    called = framework_versions.called(framework)
+    raise LoadError(
+        f"{package.path} needs {called} {package.platform_version_semver!r} (platform_version_semver), and none of these has it: "
+        f"{'; '.join(seen)}. Give an environment that does, as in env=Environment(requirements=['{called}==...'])",
+        stage="load",
+    )
+
+
+def fits(package: Package, version: str) -> bool:
+    """Whether a package may run on this version of its framework."""
+    try:
+        return version in package.versions
+    except ValueError:  # a build of somebody's own, whose version is no number
+        return package.platform_version_semver.strip() in ("", "*")
+
+
+def message(package: Package, options: Mapping[str, Any], progress: Progress = None) -> dict[str, Any]:
+    """What a worker is told in order to load a package; unpacks it. `options`: those given to `load`.
+
+    ``load_custom_ops=False`` among them leaves the package's custom ops alone. Raises PackageError.
+    """
+    options = dict(options)
+    custom_ops = list(package.custom_ops) if options.pop("load_custom_ops", True) else []
+    folder = package.folder(progress)
+    return {
+        "platform": PLATFORM,
+        "source": str(folder),
+        "options": {
+            "platform": package.platform,
+            "inputs": [spec.to_dict() for spec in package.inputs],
+            "outputs": [spec.to_dict() for spec in package.outputs],
+            "settings": package.platform_config,
+            "custom_ops": custom_ops,
+            "devices": dict(package.input_tensor_device),
+            "options": options,
+        },
+    }
+
+
+def own_environment(package: Package, folder: Path | None = None) -> Environment | None:
+    """The environment that a package asks for; None if it asks for none. Raises PackageError."""
+    arguments = package.environment_arguments(folder)
+    if arguments is None:
+        return None
+    try:
+        return Environment(**arguments)
+    except BuildError as error:
+        raise PackageError(str(error), package=str(package.path), file=CONFIG, field="environment") from error
+
+
+def _candidates(
+    package: Package, given: Callable[[Progress], Place] | None, progress: Progress
+) -> Iterator[_Candidate]:
+    own = own_environment(package)
+    if own is not None:
+        try:
+            place = Place(own.resolve(progress), own.env_vars)
+        except BuildError:
+            if given is None:
+                raise
+        else:
+            yield _built("the package's own environment", place)
+    if given is not None:
+        yield _built("the given environment", given(progress))
+    here = _built(f"the caller's interpreter {sys.executable}", Place(Path(sys.executable), {}))
+    if package.platform == "python":
+        # Every saved environment has Python, whatever it was made for.
+        yield here
+        yield from _saved(progress)
+    else:
+        yield from _saved(progress)
+        yield here
+
+
+def _built(what: str, place: Place) -> _Candidate:
+    return _Candidate(what, lambda: framework_versions.installed(place.interpreter), lambda: place)
+
+
+def _saved(progress: Progress) -> Iterator[_Candidate]:
+    for name in environment_store.names():
+        stored = environment_store.look(name.home)
+        if stored is None or not stored.complete:
+            continue  # to build it only to look at it would take minutes
+        has = Installed(stored.python or "", framework_versions.normalised(stored.packages))
+
+        def place(name: str = name.name) -> Place:
+            environment = environment_store.named(name)
+            return Place(environment.resolve(progress), environment.env_vars)
+
+        yield _Candidate(f"the environment {name.name!r}", lambda has=has: has, place)  # type: ignore[misc]
+
+
+def _framework(package: Package) -> str:
+    if package.platform == "sklearn":
+        return str(package.platform_config.get("framework", "sklearn"))
+    return package.platform
+
+
+def _keras_version(interpreter: Path) -> str | None:
+    """The version of the Keras within a TensorFlow, which has to be imported for that."""
+    import subprocess
+
+    asked = subprocess.run(
+        [interpreter, "-I", "-c", "import tensorflow; print(tensorflow.keras.__version__)"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    return asked.stdout.strip().rpartition("\n")[2] or None

@@ -1,0 +1,68 @@
+"""What the user is told while an environment is built."""
+
+from __future__ import annotations
+
+import pytest
+
+from opexec.environments.build_progress import UvLog, readable_size, reporting
+
+
+def test_uvs_lines_become_steps() -> None:
+    steps: list[str] = []
+    log = UvLog(steps.append)
+    for line in (
+        "Using Python 3.7.16 environment at: /somewhere",
+        "Resolved 3 packages in 182ms",
+        "Downloading numpy (15.0MiB)",
+        "Downloading torch (180.3MiB)",
+        " Downloaded numpy",
+        "   Building x @ file:///x",
+        "      Built x @ file:///x",
+        " Downloaded torch",
+        "Downloading tiny",
+        "Prepared 3 packages in 692ms",
+        "Installed 1 package in 10ms",
+        "Bytecode compiled 487 files in 1.11s",
+        " + numpy==1.21.6",
+    ):
+        log(line)
+    assert steps == [
+        "downloading numpy (15.0MiB)",
+        "downloading torch (180.3MiB) and 1 more",
+        "building x and 1 more, 15.0MiB done",
+        "downloading tiny, 195.3MiB done",
+        "prepared 3 packages, 195.3MiB downloaded",
+        "installed 1 package; compiling bytecode",
+    ]
+
+
+def test_sizes_are_written_as_uv_writes_them() -> None:
+    written = {
+        0: "0B",
+        1023: "1023B",
+        1536: "1.5KiB",
+        15 * 2**20: "15.0MiB",
+        3 * 2**30: "3.0GiB",
+        2**42: "4096.0GiB",
+    }
+    assert {size: readable_size(size) for size in written} == written
+
+
+def test_nothing_is_shown_before_the_first_step(capfd: pytest.CaptureFixture[str]) -> None:
+    with reporting("title", None):
+        pass
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_log_file_gets_one_line_a_step(capfd: pytest.CaptureFixture[str]) -> None:
+    with reporting("title", None) as report:
+        report("one")
+        report("two")
+    assert capfd.readouterr() == ("", "opexec: title\nopexec: one\nopexec: two\n")
+
+
+def test_a_function_given_gets_all_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+    with reporting("title", told.append) as report:
+        report("one")
+    assert told == ["title", "one"] and capfd.readouterr() == ("", "")

@@ -1,0 +1,336 @@
+"""Which interpreter and which versions are chosen: over the interpreters of this machine, with and without a lock or a network."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from opexec import caches
+from opexec.environment import Environment
+from opexec.environments import interpreter_search
+from opexec.environments.interpreters import Interpreter
+from opexec.errors import BuildError
+from tests import shelves
+from tests.shelves import home_of, index, quiet, versions, wheel
+
+own_settings = shelves.own_settings
+shelf = shelves.shelf
+
+
+@pytest.fixture
+def old() -> Interpreter:
+    """An interpreter of another minor version than the caller's."""
+    ours = interpreter_search.calling()
+    others = interpreter_search.alternatives(None, ours)
+    if not others:
+        if os.environ.get("CI"):
+            raise AssertionError(f"a CI machine has to have another Python than {ours}")
+        pytest.skip(f"needs another Python than {ours}")
+    return others[-1]
+
+
+def minor(interpreter: Interpreter) -> str:
+    return f"{interpreter.version_info[0]}.{interpreter.version_info[1]}"
+
+
+def wheel_for(shelf: Path, name: str, interpreter: Interpreter) -> None:
+    """A package of which there are only wheels for one minor version."""
+    tag = "cp" + minor(interpreter).replace(".", "")
+    wheel(shelf, name, "1.0", tag=f"{tag}-none-any")
+
+
+# The interpreter
+
+
+def test_the_callers_is_taken_where_the_requirements_can_be_had(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interpreter_search, "alternatives", None)  # the machine is not searched
+    told: list[str] = []
+    python = Environment(requirements=["tiny"]).resolve(told.append)
+    assert caches.read_json(home_of(python) / "complete.json")["passed_over"] == []
+    assert any(f"choosing versions for {interpreter_search.calling()}" in step for step in told)
+
+
+def test_else_the_newest_for_which_they_can(
+    shelf: Path, old: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel_for(shelf, "aged", old)
+    told: list[str] = []
+    environment = Environment(requirements=["aged"])
+    python = environment.resolve(told.append)
+    summary = caches.read_json(home_of(python) / "complete.json")
+    assert summary["made_with"]["version"] == old.version
+    ours = interpreter_search.calling()
+    others = [each.version for each in interpreter_search.alternatives(None, ours)]
+    assert summary["passed_over"] == [ours.version, *others[: others.index(old.version)]]
+    assert any(
+        step.startswith(f"taking Python {old.version}: no versions fit Python {ours.version}")
+        for step in told
+    )
+    lock = (home_of(python) / "requirements.lock").read_text()
+    assert f"# python: {old.version} (" in lock and f"# no versions fit: Python {ours.version}" in lock
+
+    monkeypatch.setattr(subprocess, "Popen", None)  # the choice is kept
+    assert environment.resolve(quiet) == python
+
+
+def test_in_a_range_the_newest_for_which_they_can(shelf: Path, old: Interpreter) -> None:
+    wheel_for(shelf, "aged", old)
+    python = Environment(f">={minor(old)}", ["aged"]).resolve(quiet)
+    assert caches.read_json(home_of(python) / "complete.json")["made_with"]["version"] == old.version
+    with pytest.raises(BuildError, match="aged(.|\n)*Change the requirements, or ask for another Python"):
+        Environment(f">{minor(old)},!={minor(old)}.*", ["aged"]).resolve(quiet)
+
+
+def test_a_named_version_is_not_changed(shelf: Path, old: Interpreter) -> None:
+    wheel_for(shelf, "aged", old)
+    with pytest.raises(BuildError) as caught:
+        Environment(minor(interpreter_search.calling()), ["aged"]).resolve(quiet)
+    assert "No versions fit these either" not in str(caught.value)
+
+
+def test_where_nothing_fits_the_callers_reasons_are_told(shelf: Path, old: Interpreter) -> None:
+    with pytest.raises(BuildError) as caught:
+        Environment(requirements=["absent"]).resolve(quiet)
+    said = str(caught.value)
+    ours = interpreter_search.calling()
+    assert f"from {ours}. uv says:" in said and "absent was not found" in said
+    others = ", ".join(each.version for each in interpreter_search.alternatives(None, ours))
+    assert f"No versions fit these either: Python {others}." in said
+
+
+def test_a_new_interpreter_has_the_choice_made_again(
+    shelf: Path, old: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel_for(shelf, "aged", old)
+    environment = Environment(requirements=["aged"])
+    all_others = interpreter_search.alternatives
+
+    def but_the_last(python: str | None, to: Interpreter) -> list[Interpreter]:
+        return all_others(python, to)[:-1]
+
+    monkeypatch.setattr(interpreter_search, "alternatives", but_the_last)
+    with pytest.raises(BuildError):
+        environment.resolve(quiet)
+    monkeypatch.setattr(interpreter_search, "alternatives", all_others)
+    python = environment.resolve(quiet)
+    monkeypatch.setattr(interpreter_search, "alternatives", but_the_last)
+    with pytest.raises(BuildError):  # the interpreter it was made with is gone
+        environment.resolve(quiet)
+    monkeypatch.setattr(interpreter_search, "alternatives", all_others)
+    assert environment.resolve(quiet) == python
+
+
+def test_a_source_archive_does_for_the_caller_where_there_are_no_wheels(shelf: Path, tmp_path: Path) -> None:
+    shelves.source_archive(shelf, "sourced", "1.0")
+    python = Environment(requirements=["sourced"]).resolve(quiet)
+    assert versions(python, "sourced") == ["1.0"]
+    assert caches.read_json(home_of(python) / "complete.json")["passed_over"] == []
+
+
+def test_wheels_elsewhere_come_before_a_source_archive_here(shelf: Path, old: Interpreter) -> None:
+    # Building an old release's sources with a new Python takes long and fails.
+    shelves.source_archive(shelf, "aged", "1.0", "raise RuntimeError('not for this Python')")
+    wheel_for(shelf, "aged", old)
+    python = Environment(requirements=["aged"]).resolve(quiet)
+    assert caches.read_json(home_of(python) / "complete.json")["made_with"]["version"] == old.version
+
+
+def test_a_source_archive_that_fails_ends_the_choice(shelf: Path) -> None:
+    shelves.source_archive(shelf, "broken", "1.0", "raise RuntimeError('no compiler here')")
+    told: list[str] = []
+    with pytest.raises(BuildError, match="no compiler here"):
+        Environment(requirements=["broken"]).resolve(told.append)
+
+
+# Constraints and places
+
+
+def test_constraints_bound_what_others_ask_for(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(shelf, "top", "1.0", "tiny")
+    environment = Environment(requirements=["top"], constraints=["tiny<2", "unheard-of<1"])
+    assert versions(environment.resolve(quiet), "top", "tiny") == ["1.0", "1.0"]
+    assert versions(Environment(requirements=["top"]).resolve(quiet), "tiny") == ["2.0"]
+    # Those that uv's settings name hold as well.
+    wheel(shelf, "numpy", "2.5")
+    (tmp_path / "constraints.txt").write_text("numpy<2\n")
+    monkeypatch.setenv("UV_CONSTRAINT", str(tmp_path / "constraints.txt"))
+    assert versions(environment.resolve(quiet), "numpy", "tiny") == ["1.5", "1.0"]
+
+
+def test_places_given_are_looked_into_beside_those_configured(shelf: Path, tmp_path: Path) -> None:
+    wheel(tmp_path / "mine, too", "extra", "1.0")
+    environment = Environment(requirements=["extra", "tiny"], find_links=[tmp_path / "mine, too"])
+    assert versions(environment.resolve(quiet), "extra", "tiny") == ["1.0", "2.0"]
+
+
+def test_indexes_given_are_used(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    configured = index(tmp_path / "configured", "tiny", "9.0")
+    monkeypatch.setenv("PIP_INDEX_URL", configured)
+    main, extra = index(tmp_path / "main", "tiny", "7.0"), index(tmp_path / "extra", "tiny", "6.0")
+    assert versions(Environment(requirements=["tiny"]).resolve(quiet), "tiny") == ["9.0"]
+    given = Environment(requirements=["tiny"], index_url=main, extra_index_urls=[extra])
+    assert versions(given.resolve(quiet), "tiny") == ["7.0"]
+    beside = Environment(requirements=["tiny"], extra_index_urls=[extra])
+    assert versions(beside.resolve(quiet), "tiny") == ["9.0"]
+
+
+# The lock
+
+
+def test_a_lock_is_installed_as_it_stands(shelf: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("numpy==1.5  # a comment\ntiny==1.0\n")
+    wheel(shelf, "numpy", "2.5")
+    assert versions(Environment.from_lock(lock).resolve(quiet), "numpy", "tiny") == ["1.5", "1.0"]
+
+
+def test_the_lock_of_an_environment_makes_it_again_on_the_same_python(
+    shelf: Path, tmp_path: Path, old: Interpreter
+) -> None:
+    first = Environment(minor(old), ["tiny"]).resolve(quiet)
+    kept = tmp_path / "kept.lock"
+    shutil.copy(home_of(first) / "requirements.lock", kept)
+    wheel(shelf, "tiny", "3.0")
+    assert Environment.from_lock(kept).resolve(quiet) == first  # nothing tells the two apart
+    shutil.rmtree(home_of(first))
+    again = Environment.from_lock(kept).resolve(quiet)
+    assert versions(again, "tiny") == ["2.0"]
+    assert caches.read_json(home_of(again) / "complete.json")["made_with"]["version"] == old.version
+
+
+def test_a_lock_that_names_no_python_is_for_the_newest_it_can_be_had_with(
+    shelf: Path, tmp_path: Path, old: Interpreter
+) -> None:
+    wheel_for(shelf, "aged", old)
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("aged==1.0\nnumpy==1.5\n")
+    python = Environment.from_lock(lock).resolve(quiet)
+    assert caches.read_json(home_of(python) / "complete.json")["made_with"]["version"] == old.version
+
+
+def test_hashes_in_a_lock_are_verified(shelf: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    right = shelves.sha256(shelf / "tiny-1.0-py3-none-any.whl")
+    numpy = shelves.sha256(shelf / "numpy-1.5-py3-none-any.whl")
+    text = f"numpy==1.5 \\\n    --hash=sha256:{numpy}\ntiny==1.0 \\\n    --hash=sha256:{{}}\n"
+    lock.write_text(text.format(right))
+    assert versions(Environment.from_lock(lock).resolve(quiet), "tiny") == ["1.0"]
+    lock.write_text(text.format("0" * 64))
+    with pytest.raises(BuildError, match="Hash mismatch"):
+        Environment.from_lock(lock).resolve(quiet)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("numpy==1.5\ntiny>=1\n", "exact versions alone .* got 'tiny>=1'"),
+        ("numpy==1.5\ntiny==1.*\n", r"got 'tiny==1\.\*'"),
+        ("numpy==1.5\n./local\n", "got './local'"),
+        ("numpy==1.5\n-r other.txt\n", "got '-r other.txt'"),
+        ("numpy==1.5\n-e ./local\n", "got '-e ./local'"),
+        ("tiny==1.0\n", r"expected numpy in .*requirements\.lock, because a worker needs it"),
+    ],
+)
+def test_a_file_that_is_no_lock_is_refused(shelf: Path, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "requirements.lock").write_text(text)
+    with pytest.raises(BuildError, match=words):
+        Environment.from_lock(tmp_path / "requirements.lock").resolve(quiet)
+
+
+def test_a_lock_is_checked_against_the_requirements(shelf: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("numpy==1.5\ntiny==1.0\n")
+    fitting = Environment(requirements=["Tiny<2", "x; python_version < '3'"], constraints=["y<1"], lock=lock)
+    assert versions(fitting.resolve(quiet), "tiny") == ["1.0"]
+    for requirement, words in (("tiny>=2", "it has 'tiny==1.0'"), ("other", "it has no such package")):
+        with pytest.raises(BuildError, match=f"to satisfy '{requirement}'; {words}"):
+            Environment(requirements=[requirement], lock=lock).resolve(quiet)
+
+
+# Without the network
+
+
+class Served:
+    """A package index over HTTP on this machine, until it is stopped; then its port refuses connections."""
+
+    def __init__(self, folder: Path) -> None:
+        handler = partial(_Quiet, directory=str(folder))
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "max-age=0")  # so that uv would have to ask again
+        super().end_headers()
+
+
+@pytest.fixture
+def served(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    for name, version in (("tiny", "1.0"), ("numpy", "1.5")):
+        index(tmp_path / "index", name, version)
+    served = Served(tmp_path / "index")
+    yield served
+    served.stop()
+
+
+def test_an_environment_is_built_again_without_the_network(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = Environment(requirements=["tiny"], index_url=served.url)
+    python = environment.resolve(quiet)
+    served.stop()
+    # Whole in opexec's cache:
+    assert environment.resolve(quiet) == python
+    # Damaged, with the lock kept:
+    shutil.rmtree(home_of(python) / "venv")
+    told: list[str] = []
+    assert environment.resolve(told.append) == python and versions(python, "tiny") == ["1.0"]
+    assert any("an index cannot be reached; looking whether uv's cache has all" in step for step in told)
+    # Gone, so that the versions have to be chosen again, from what uv's cache knows:
+    shutil.rmtree(caches.root())
+    assert versions(environment.resolve(quiet), "tiny") == ["1.0"]
+    # And a request never made before:
+    other = Environment(requirements=["tiny>=1"], index_url=served.url)
+    assert versions(other.resolve(quiet), "tiny") == ["1.0"]
+
+
+def test_an_index_that_cannot_be_reached_is_told_and_says_nothing_about_the_python(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.stop()
+    told: list[str] = []
+    with pytest.raises(BuildError, match="Connection refused") as caught:
+        Environment(requirements=["tiny"], index_url=served.url).resolve(told.append)
+    assert served.url in str(caught.value)
+    assert not any("trying" in step for step in told)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    with pytest.raises(BuildError, match="the network was disabled"):
+        Environment(requirements=["tiny"], index_url=served.url).resolve(told.append)
+    assert not any("trying" in step for step in told)

@@ -1,0 +1,154 @@
+"""Which GPU `device="cuda:N"` means, and that without one nothing is started."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import opexec
+from opexec import LoadError
+from opexec.machine.devices import Gpu, choose, listed, number_of, seen
+from tests.loaded import source
+
+GPUS = [Gpu(0, "GPU-aaaa1111-0", "A100"), Gpu(1, "GPU-aaaa2222-0", "A100"), Gpu(2, "GPU-bbbb1111-0", "H100")]
+
+#: What `nvidia-smi -L` prints on a machine with one plain GPU and one that is split (MIG).
+LISTED = """\
+GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5f1c4a2e-0d5e-6a9e-7b11-0f3a6d8c9b10)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-11f2a83c-6f5e-4bb5-9c41-7ad1b6e0c001)
+  MIG 3g.20gb     Device  0: (UUID: MIG-6b2c1f6e-9ae0-5d1a-8a59-0b6b1f1c0a11)
+"""
+
+
+def gpu_here() -> bool:
+    try:
+        return bool(listed())
+    except LoadError:
+        return False
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program of that name, alone on PATH, that prints what the file `says` beside it holds."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -L ] && /bin/cat {tmp_path}/says; [ ! -e {tmp_path}/fails ]\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", None)  # as where it is not installed
+    return tmp_path
+
+
+@pytest.mark.parametrize(("device", "number"), [("cpu", None), ("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)])
+def test_names(device: str, number: int | None) -> None:
+    assert number_of(device) == number
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "", "CUDA", 0, None])
+def test_names_of_nothing(device: object) -> None:
+    with pytest.raises(ValueError, match="expected 'cpu', 'cuda' or 'cuda:N'"):
+        opexec.load(source("echo"), device=device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("visible", "numbers"),
+    [
+        (None, [0, 1, 2]),
+        ("2,0", [2, 0]),
+        (" 1 , 2", [1, 2]),
+        ("GPU-bbbb1111-0,0", [2, 0]),
+        ("GPU-b", [2]),
+        ("GPU-a", []),  # which of the two?
+        ("1,-1,2", [1]),
+        ("1,1,2", [1]),
+        ("0,7,1", [0]),
+        ("", []),
+        ("none", []),
+    ],
+)
+def test_numbers_count_what_this_process_may_use(visible: str | None, numbers: list[int]) -> None:
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert [gpu.index for gpu in seen(GPUS, environment)] == numbers
+
+
+def test_what_nvidia_smi_lists(nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (nvidia_smi / "says").write_text(LISTED)
+    assert [(gpu.index, gpu.name) for gpu in listed()] == [
+        (0, "NVIDIA H100 80GB HBM3"),
+        (1, "NVIDIA A100-SXM4-40GB"),
+    ]
+    assert choose(1).uuid == "GPU-11f2a83c-6f5e-4bb5-9c41-7ad1b6e0c001"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert choose(0).index == 1
+    with pytest.raises(
+        LoadError, match="needs a GPU number 1; cuda:0 is NVIDIA A100.*CUDA_VISIBLE_DEVICES is '1'"
+    ) as caught:
+        choose(1)
+    assert caught.value.stage == "device"
+
+
+def test_a_worker_is_given_its_gpu_by_uuid(nvidia_smi: Path, tmp_path: Path) -> None:
+    (nvidia_smi / "says").write_text(LISTED)
+    (tmp_path / "seen.py").write_text(
+        "import os\ndef factory():\n    return lambda: os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')\n"
+    )
+    with opexec.load(f"{tmp_path}/seen.py:factory", device="cuda:1") as model:
+        assert model() == "GPU-11f2a83c-6f5e-4bb5-9c41-7ad1b6e0c001"
+    with opexec.load(f"{tmp_path}/seen.py:factory") as model:
+        assert model() == "unset", "a Python model may choose by itself"
+    with opexec.load(
+        f"{tmp_path}/seen.py:factory", device="cuda", env_vars={"CUDA_VISIBLE_DEVICES": "7"}
+    ) as model:
+        assert model() == "7", "what is given by hand wins"
+
+
+@pytest.mark.parametrize(
+    "words", ["no nvidia-smi on PATH", "-L says: NVIDIA-SMI has failed", "there is none"]
+)
+def test_without_a_gpu_nothing_is_started(nvidia_smi: Path, words: str) -> None:
+    if "PATH" in words:
+        (nvidia_smi / "nvidia-smi").unlink()
+    elif "says" in words:
+        (nvidia_smi / "says").write_text(
+            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"
+        )
+        (nvidia_smi / "fails").touch()
+    else:
+        (nvidia_smi / "says").touch()
+    for isolation in ("process", "none"):
+        with pytest.raises(LoadError, match=f"needs.*{words}.*Use device='cpu'") as caught:
+            opexec.load(source("exit_while_loading"), device="cuda:0", isolation=isolation, wait_ready=False)
+        assert caught.value.stage == "device"
+
+
+@pytest.mark.skipif(not gpu_here(), reason="needs an NVIDIA GPU, and there is none on this machine")
+def test_in_the_worker_the_gpu_is_device_0_and_the_only_one(tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(
+        """
+import numpy as np
+
+
+def factory():
+    def model():
+        cuda = ctypes.CDLL("libcuda.so.1")
+        count, device, uuid = ctypes.c_int(), ctypes.c_int(), (ctypes.c_ubyte * 16)()
+        assert cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0
+        assert cuda.cuDeviceGet(ctypes.byref(device), 0) == 0 and cuda.cuDeviceGetUuid(uuid, device) == 0
+        return {"count": count.value, "uuid": np.array(bytes(uuid).hex(), object)}
+
+    return model
+"""
+    )
+    here = seen(listed(), os.environ)
+    for number, gpu in enumerate(here):
+        with opexec.load(f"{tmp_path}/driver.py:factory", device=f"cuda:{number}") as model:
+            found = model()
+            assert found["count"] == 1 and str(found["uuid"]) == gpu.uuid[len("GPU-") :].replace("-", "")
+    with opexec.load(
+        f"{tmp_path}/driver.py:factory", device="cuda", env_vars={"CUDA_VISIBLE_DEVICES": ""}
+    ) as model:
+        with pytest.raises(opexec.ModelError):
+            model()
