@@ -113,8 +113,9 @@ class Producer:
             return False
         start = self._slots + tail % SLOTS * SLOT_BYTES
         _pack_head(self._bytes, start, kind, id, plan, place, release, copied, 0, 0)
-        for index, one in enumerate(outside, (start + HEAD.size) // 8):
-            words[index] = one
+        if outside:
+            for index, one in enumerate(outside, (start + HEAD.size) // 8):
+                words[index] = one
         if self._order is not None:
             self._order()
         # The private cursor moves first: interrupted between the two, the record is published by the next one instead of overwritten.

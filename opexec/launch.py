@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import overlay, package_loading
+from . import overlay
 from .environments import interpreters
 from .errors import LoadError
 from .request import Request, Specs
@@ -87,6 +87,8 @@ def message(request: Request, report: Report | None = None) -> dict[str, Any]:
     """What a platform is to load. Of a package, the files are there then, unpacked."""
     parsed = request.parsed
     if parsed.package is not None:
+        from . import package_loading  # only here: most programs load no package
+
         return package_loading.message(parsed.package, request.settings, report)
     return {"platform": parsed.platform, "source": parsed.target, "options": request.settings}
 
@@ -94,7 +96,11 @@ def message(request: Request, report: Report | None = None) -> dict[str, Any]:
 def check_version(source: Source, interpreter: str, framework: str, version: str) -> None:
     """Raise LoadError unless a package's model was loaded by a version that it allows."""
     package = source.package
-    if package is not None and not package_loading.fits(package, version):
+    if package is None:
+        return
+    from . import package_loading
+
+    if not package_loading.fits(package, version):
         raise LoadError(
             f"{source.target} runs on {framework} {package.platform_version_semver!r} (platform_version_semver); it was loaded by "
             f"{framework} {version} in {interpreter}. Give an environment with a version in the range: env=Environment(...)",

@@ -14,22 +14,15 @@ from typing import Any, NamedTuple
 
 from . import framework_versions
 from .environment import Environment
-from .errors import BuildError, LoadError, PackageError
 from .environments import store as environment_store
+from .errors import BuildError, LoadError, PackageError
 from .framework_versions import Installed
 from .package import CONFIG, Package
+from .request import Place
 
 Progress = Callable[[str], None] | None
 
 PLATFORM = "opexec.workers.platforms.packaged"
-
-
-class Place(NamedTuple):
-    """Where a model runs."""
-
-    interpreter: Path
-    env_vars: Mapping[str, str]
-    """Environment variables that belong to it."""
 
 
 class _Candidate(NamedTuple):
@@ -62,9 +55,14 @@ def choose(package: Package, given: Callable[[Progress], Place] | None, progress
     called = framework_versions.called(framework)
     raise LoadError(
         f"{package.path} needs {called} {package.platform_version_semver!r} (platform_version_semver), and none of these has it: "
-        f"{'; '.join(seen)}. Give an environment that does, as in env=Environment(requirements=['{called}==...'])",
+        f"{'; '.join(seen)}. Give an environment that does: "
+        f"env=Environment({_asking_for(called)})",
         stage="load",
     )
+
+
+def _asking_for(called: str) -> str:
+    return "'3...'" if called == "Python" else f"requirements=['{called}==...']"
 
 
 def fits(package: Package, version: str) -> bool:

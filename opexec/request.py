@@ -8,23 +8,29 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .environment import Environment
-from . import package_loading
 from .environments import interpreters
 from .errors import OpexecError
 from .ipc import packing
 from .ipc.doorbell import STRATEGIES
 from .machine import cores, devices
 from .memory import parse_size
-from .package_loading import Place
 from .source import Source, parse
 from .spec import TensorSpec, parse_specs
 
 SpecsGiven = Iterable[TensorSpec | Mapping[str, Any]] | None
 Specs = tuple[tuple[TensorSpec, ...] | None, tuple[TensorSpec, ...] | None]
 EnvironmentGiven = Environment | str | os.PathLike[str] | None
+
+
+class Place(NamedTuple):
+    """Where a model runs."""
+
+    interpreter: Path
+    env_vars: Mapping[str, str]
+    """Environment variables that belong to it."""
 
 
 #: Builds an environment if need be, telling `progress` its steps, and gives the place where the model runs.
@@ -74,6 +80,8 @@ class Request:
         set("parsed", parse(self.source, self.platform))
         package = self.parsed.package
         if package is not None:
+            from . import package_loading  # only here: most programs load no package
+
             find = package_loading.finder(package, None if self.env is None else find)
         set("find_place", find)
         set("name", self.name or _name_of(self.parsed))
@@ -125,6 +133,8 @@ def _check_choices(request: Request) -> None:
 
 
 def _name_of(source: Source) -> str:
+    if source.package is not None:
+        return source.package.name
     place, colon, factory = source.target.rpartition(":")
     return f"{Path(place).stem}:{factory}" if colon else Path(source.target).stem
 

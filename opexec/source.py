@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import formats
-from . import package as packages
 from .errors import LoadError
 from .formats import KNOWN
-from .package import Package
 from .workers.platforms import PLATFORMS
+
+if TYPE_CHECKING:
+    from .package import Package
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,13 @@ def _package(path: str, platform: str | None) -> Package | None:
     if platform is not None and platform not in PLATFORMS:
         return None
     if os.path.isdir(path):
-        means_to_be = os.path.lexists(os.path.join(path, packages.CONFIG))
+        means_to_be = os.path.lexists(os.path.join(path, "config.json"))
     else:
         means_to_be = _is_zip(path)
     if not means_to_be:
         return None
+    from . import package as packages  # only here: most programs load none
+
     if not packages.is_package(path):
         try:
             if platform is not None or formats.recognise(path) is not None:
@@ -79,7 +83,9 @@ def _package(path: str, platform: str | None) -> Package | None:
             return None
     package = packages.read(path)
     if platform is not None and platform != package.platform:
-        raise _refused(f"{path} is a package of the platform {package.platform}; platform={platform!r} was given")
+        raise _refused(
+            f"{path} is a package of the platform {package.platform}; platform={platform!r} was given"
+        )
     return package
 
 

@@ -215,9 +215,9 @@ def labels(models: Sequence[str]) -> list[str]:
     """A short name for each model: as much of its path's end as tells it from the others."""
     parts = [Path(os.path.normpath(model)).parts for model in models]
     short = []
-    for place, own in enumerate(parts):
+    for own in parts:
         depth = 1
-        others = [other for index, other in enumerate(parts) if index != place]
+        others = [other for other in parts if other != own]
         while depth < len(own) and any(other[-depth:] == own[-depth:] for other in others):
             depth += 1
         short.append("/".join(own[-depth:]))

@@ -54,6 +54,8 @@ def find(problem: Problem, places: Sequence[str | os.PathLike[str]]) -> list[Sam
         ]
     files: list[Path] = []
     for place in map(Path, places):
+        if not place.exists():
+            raise OpexecError(f"there is no file or folder {place}; check the path")
         inside = sorted(place.glob("*.npz")) if place.is_dir() else [place]
         if not inside:
             raise OpexecError(f"{place} has no .npz files; each is one sample, with an array for each input")

@@ -28,6 +28,8 @@ ENVIRONMENTS = {
     "keras-jax": Environment("3.12", ["keras>=3", JAX, *TOOLS]),
     "keras-torch": Environment("3.11", ["keras>=3", TORCH, *TOOLS]),
     "torch-1.4": Environment("3.8", ["torch==1.4.0", *TOOLS]),
+    # The newest that is known to read TorchScript of 2019: 2.13 does not.
+    "torch-1.5": Environment("3.8", ["torch==1.5.1", *TOOLS]),
     "torch-2.13": Environment("3.11", [TORCH, "ml-dtypes", "safetensors", *TOOLS]),
     "caffe2": Environment("3.8", ["torch==1.4.0", "protobuf<3.21", "future", "six", *TOOLS]),
     "jax": Environment("3.12", [JAX, "flatbuffers", "ml-dtypes", *TOOLS]),

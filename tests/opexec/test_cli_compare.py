@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from opexec import OpexecError
+from opexec.cli.models import labels
 from opexec.comparison import answers, samples
 from opexec.comparison.answers import OutputDifference, differences
 from opexec.problem import Problem
@@ -83,6 +84,8 @@ def test_without_data_the_problem_has_it(tmp_path: Path) -> None:
     assert found["samples"] == 1 and found["models"][0]["answers"]["y"]["differing"] == 0
     done = opexec("compare", problem_file(tmp_path), factory("plus_one"))
     assert done.status == 1 and "has no test data; give a folder" in done.err
+    done = opexec("compare", problem_file(tmp_path), factory("plus_one"), "--data", tmp_path / "absent")
+    assert done.status == 1 and "there is no file or folder" in done.err
 
 
 def test_a_metric_of_the_users(tmp_path: Path) -> None:
@@ -272,3 +275,17 @@ def test_a_metric_has_to_be_named(tmp_path: Path) -> None:
     for text in ("score", "absent.py:m", f"{tmp_path}:m"):
         with pytest.raises(OpexecError, match=r"'file\.py:function'"):
             answers.load_metric(text)
+
+
+def test_models_are_called_by_what_tells_them_apart() -> None:
+    assert labels(["a/net.pb", "b/net.pb", "c.onnx"]) == ["a/net.pb", "b/net.pb", "c.onnx"]
+    assert labels(["a/net.pb", "a/net.pb"]) == ["net.pb (1)", "net.pb (2)"]
+    assert labels(["./net.pb", "a/net.pb", "f.py:make"]) == ["net.pb", "a/net.pb", "f.py:make"]
+
+
+def test_what_is_not_finite_is_equal_or_infinitely_far() -> None:
+    nan, inf = np.nan, np.inf
+    right, got = np.array([nan, inf, -inf, nan, 1, inf, 1]), np.array([nan, inf, -inf, 1, inf, -inf, 1])
+    assert differences(right, got).tolist() == [0, 0, 0, inf, inf, inf, 0]
+    largest = np.array([2**63 - 1, 2**63 - 1])
+    assert differences(largest, np.array([2**63 - 2, -(2**63)])).tolist() == [1, float(2**64 - 1)]

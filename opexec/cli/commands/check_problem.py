@@ -30,7 +30,7 @@ Examples:
   opexec check-problem addition.json adder.zip net.onnx
   opexec check-problem addition.json old.pb new.pb --env 1:tf115 --env 2:tf221""",
 )
-@click.argument("problem", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("problem", type=click.Path(path_type=Path))
 @click.argument("model", nargs=-1, required=True)
 @models.how_to_run(many=True)
 @click.option(

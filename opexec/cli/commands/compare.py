@@ -23,11 +23,11 @@ Examples:
   opexec compare addition.json old.pb new.onnx --env 1:tf115 --data samples/
   opexec compare digits.json a.zip b.zip --metric score.py:accuracy --output report""",
 )
-@click.argument("problem", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("problem", type=click.Path(path_type=Path))
 @click.argument("model", nargs=-1, required=True)
 @click.option(
     "--data",
-    type=click.Path(exists=True, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="DIR",
     multiple=True,
     help="A folder of .npz files, or one such file. Each is a sample: an array for each input, called like it, and for the outputs "

@@ -35,7 +35,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         if broken:
             show.note(f"opexec cannot work here: {broken} thing{'s' * (broken != 1)} to mend, above")
         elif limits:
-            show.note(f"opexec works here; {limits} thing{'s' * (limits != 1)} could be better, above")
+            show.note(f"works here; {limits} thing{'s' * (limits != 1)} could be better, above")
         else:
-            show.note("opexec works here, and nothing limits it")
+            show.note("works here, and nothing limits it")
     ctx.exit(0 if report.works else 1)

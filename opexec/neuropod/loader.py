@@ -1,0 +1,102 @@
+"""`load_neuropod`, as Neuropod has it: a package in, an executor out. The model runs in a worker process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..errors import SpecError
+from ..loading import load
+from ..model import Model
+from ..package import Package, read
+from ..spec import TensorSpec
+
+
+class NeuropodExecutor:
+    """A loaded package. Also a context manager, which ends the worker."""
+
+    def __init__(self, package: Package, model: Model) -> None:
+        self._package = package
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        return self._package.name
+
+    @property
+    def platform(self) -> str:
+        return self._package.platform
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """A dict of name, dtype and shape for each input."""
+        return [_as_dict(spec) for spec in self._package.inputs]
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """A dict of name, dtype and shape for each output."""
+        return [_as_dict(spec) for spec in self._package.outputs]
+
+    def infer(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        """Run the model: numpy arrays by name in and out. Texts come as numpy's unicode arrays.
+
+        Raises SpecError, a ValueError, for inputs or outputs that do not fit the spec, and ModelError for what the model raises.
+        """
+        if not isinstance(inputs, Mapping):
+            raise SpecError(f"expected a dict of arrays by name, got {type(inputs).__name__}")
+        answer = self._model.infer(dict(inputs))
+        return {
+            name: array.astype(str) if array.dtype.kind in "OT" else array for name, array in answer.items()
+        }
+
+    def close(self) -> None:
+        self._model.close()
+
+    def __enter__(self) -> NeuropodExecutor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<NeuropodExecutor {self.name!r}, {self.platform}>"
+
+
+def load_neuropod(
+    neuropod_path: str | os.PathLike[str],
+    visible_gpu: int | None = 0,
+    load_custom_ops: bool = True,
+    **more: Any,
+) -> NeuropodExecutor:
+    """Load a package, a folder or a zip, in a worker.
+
+    `visible_gpu`: the number of the GPU to run on, the CPU where this machine has none; None for the CPU. `load_custom_ops`: False to
+    leave the package's custom ops alone. `more`: arguments of `opexec.load`, as ``env=Environment(...)`` or ``timeout=10``.
+
+    Raises PackageError for what is no package or a broken one, LoadError, BuildError.
+    """
+    package = read(neuropod_path)
+    options = dict(more.pop("options", None) or {})
+    if not load_custom_ops:
+        options["load_custom_ops"] = False
+    if visible_gpu is not None and "device" not in more and _has_gpu():
+        more["device"] = f"cuda:{visible_gpu}"
+    return NeuropodExecutor(package, load(package.path, options=options, **more))
+
+
+def _has_gpu() -> bool:
+    return os.path.exists("/dev/nvidiactl")
+
+
+def _as_dict(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "dtype": spec.dtype,
+        "shape": None if spec.shape is None else list(spec.shape),
+    }

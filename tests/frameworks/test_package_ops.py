@@ -1,0 +1,138 @@
+"""Custom operators in packages, compiled here against the framework of the package's environment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import opexec
+from opexec import LoadError, packagers
+from opexec.neuropod.loader import load_neuropod
+from tests.frameworks.environments import ENVIRONMENTS, built
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+X = np.arange(4, dtype=np.float32)
+SPECS = {
+    "input_spec": [{"name": "x", "dtype": "float32", "shape": ["n"]}],
+    "output_spec": [{"name": "y", "dtype": "float32", "shape": ["n"]}],
+    "test_input_data": {"x": X},
+    "test_expected_out": {"y": 3 * X},
+}
+
+TORCH_OP = """
+    #include <ATen/ATen.h>
+    #include <torch/library.h>
+    at::Tensor triple(const at::Tensor& x) { return x * 3; }
+    TORCH_LIBRARY(opexec_tests, m) { m.def("triple", &triple); }
+    """
+TORCH_FLAGS = """
+    import json, sys, torch
+    from torch.utils.cpp_extension import include_paths, library_paths
+    flags = ["-std=c++20"] + ["-I" + path for path in include_paths()]
+    print(json.dumps(flags + ["-L" + path for path in library_paths()] + ["-lc10", "-ltorch", "-ltorch_cpu"]))
+    """
+TORCH_MODEL = """
+    import sys, torch
+    torch.ops.load_library(sys.argv[1])
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return torch.ops.opexec_tests.triple(x)
+
+    torch.jit.save(torch.jit.script(Model()), sys.argv[2])
+    """
+
+TENSORFLOW_OP = """
+    #include "tensorflow/core/framework/op.h"
+    #include "tensorflow/core/framework/op_kernel.h"
+    #include "tensorflow/core/framework/shape_inference.h"
+    using namespace tensorflow;
+    REGISTER_OP("OpexecTriple").Input("x: float").Output("y: float")
+        .SetShapeFn([](shape_inference::InferenceContext* c) { c->set_output(0, c->input(0)); return absl::OkStatus(); });
+    struct Triple : OpKernel {
+        explicit Triple(OpKernelConstruction* context) : OpKernel(context) {}
+        void Compute(OpKernelContext* context) override {
+            const Tensor& x = context->input(0);
+            Tensor* y = nullptr;
+            OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
+            auto from = x.flat<float>();
+            auto to = y->flat<float>();
+            for (int64_t i = 0; i < from.size(); ++i) to(i) = 3 * from(i);
+        }
+    };
+    REGISTER_KERNEL_BUILDER(Name("OpexecTriple").Device(DEVICE_CPU), Triple);
+    """
+TENSORFLOW_FLAGS = """
+    import json, tensorflow as tf
+    print(json.dumps(tf.sysconfig.get_compile_flags() + tf.sysconfig.get_link_flags()))
+    """
+TENSORFLOW_MODEL = """
+    import sys, tensorflow as tf
+    op = tf.load_op_library(sys.argv[1])
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None], name="x")
+        tf.identity(op.opexec_triple(x=x), name="y")
+    with open(sys.argv[2], "wb") as file:
+        file.write(graph.as_graph_def().SerializeToString())
+    """
+
+
+def made(environment: str, folder: Path, op: str, flags: str, model: str) -> tuple[Path, Path]:
+    """The compiled operator, and a model that uses it."""
+    python = built(environment)
+    compiler = shutil.which("g++")
+    assert compiler is not None, "needs a C++ compiler (g++)"
+    source, library, file = folder / "op.cc", folder / "triple.so", folder / "model"
+    source.write_text(textwrap.dedent(op))
+    told = subprocess.run([python, "-c", textwrap.dedent(flags)], check=True, capture_output=True, text=True)
+    arguments = json.loads(told.stdout.splitlines()[-1])
+    built_there = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O0", source, "-o", library, *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert built_there.returncode == 0, built_there.stderr[-3000:]
+    script = folder / "model.py"  # torch.jit reads the source
+    script.write_text(textwrap.dedent(model))
+    subprocess.run([python, script, library, file], check=True, capture_output=True)
+    return library, file
+
+
+def test_a_torch_operator(tmp_path: Path) -> None:
+    library, file = made("torch-2.13", tmp_path, TORCH_OP, TORCH_FLAGS, TORCH_MODEL)
+    package = packagers.create_torchscript_package(
+        package_path=tmp_path / "triple.zip",
+        model_name="triple",
+        module_path=file,
+        custom_ops=[library],
+        environment=ENVIRONMENTS["torch-2.13"],
+        **SPECS,
+    )
+    with load_neuropod(package.path, visible_gpu=None) as neuropod:
+        np.testing.assert_array_equal(neuropod.infer({"x": X})["y"], 3 * X)
+    with pytest.raises(LoadError, match="opexec_tests"):
+        load_neuropod(package.path, visible_gpu=None, load_custom_ops=False)
+
+
+def test_a_tensorflow_operator(tmp_path: Path) -> None:
+    library, file = made("tensorflow-2.21", tmp_path, TENSORFLOW_OP, TENSORFLOW_FLAGS, TENSORFLOW_MODEL)
+    package = packagers.create_tensorflow_package(
+        package_path=tmp_path / "triple.zip",
+        model_name="triple",
+        frozen_graph_path=file,
+        node_name_mapping={"x": "x", "y": "y:0"},
+        custom_ops=[library],
+        environment=ENVIRONMENTS["tensorflow-2.21"],
+        **SPECS,
+    )
+    with opexec.load(package.path) as model:
+        np.testing.assert_array_equal(model.infer({"x": X})["y"], 3 * X)
+    with pytest.raises(LoadError, match="OpexecTriple"):
+        opexec.load(package.path, options={"load_custom_ops": False})
