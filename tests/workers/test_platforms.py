@@ -140,7 +140,7 @@ def test_the_first_on_the_path_counts(site, tmp_path, monkeypatch):
 
 def test_entry_points_are_those_that_importlib_metadata_finds(tmp_path):
     try:
-        from importlib import metadata
+        from importlib import metadata  # novermin: guarded
     except ImportError:
         import importlib_metadata as metadata  # which pytest brings along on Python 3.7
 
