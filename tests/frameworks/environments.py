@@ -45,8 +45,12 @@ ENVIRONMENTS = {
 
 
 def built(name: str) -> Path:
+    """The interpreter of one of them."""
+    return resolved(ENVIRONMENTS[name])
+
+
+def resolved(environment: Environment) -> Path:
     """The interpreter of an environment. Where it cannot be had, the tests that need it are skipped, but not on a CI machine."""
-    environment = ENVIRONMENTS[name]
     try:
         return environment.resolve()
     except BuildError as error:
