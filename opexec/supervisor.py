@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from .environments.build_progress import reporting
+from .environments.build_progress import print_line, reporting
 from .errors import LoadError, OpexecError
 from .ipc.doorbell import usable_cores
 from .launch import Report
@@ -155,7 +155,7 @@ def _telling(
         return contextlib.nullcontext(lambda step: progress(name, step))
     if sys.stderr is None or sys.stderr.isatty():
         return reporting(name, None)
-    return contextlib.nullcontext(lambda step: print(f"opexec: {name}: {step}", file=sys.stderr, flush=True))
+    return contextlib.nullcontext(lambda step: print_line(f"{name}: {step}"))
 
 
 def _failures(models: Mapping[str, Model]) -> dict[str, BaseException]:

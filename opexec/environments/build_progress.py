@@ -39,16 +39,18 @@ def reporting(title: str, report: Callable[[str], None] | None) -> Iterator[Call
                 elif sys.stderr is not None and sys.stderr.isatty():
                     show = stack.enter_context(_board.task(title))
                 else:
-                    show = _print
+                    show = print_line
                     show(title)
             show(step)
 
         yield tell
 
 
-def _print(text: str) -> None:
+def print_line(text: str) -> None:
+    """One line on standard error, in a single write: what several threads tell at once must not run into each other."""
     if sys.stderr is not None:
-        print(f"opexec: {text}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"opexec: {text}\n")
+        sys.stderr.flush()
 
 
 class UvLog:
