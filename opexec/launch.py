@@ -87,7 +87,7 @@ def message(request: Request, report: Report | None = None) -> dict[str, Any]:
     """What a platform is to load. Of a package, the files are there then, unpacked."""
     parsed = request.parsed
     if parsed.package is not None:
-        from . import package_loading  # only here: most programs load no package
+        from .packages import loading as package_loading  # only here: most programs load no package
 
         return package_loading.message(parsed.package, request.settings, report)
     return {"platform": parsed.platform, "source": parsed.target, "options": request.settings}
@@ -98,7 +98,7 @@ def check_version(source: Source, interpreter: str, framework: str, version: str
     package = source.package
     if package is None:
         return
-    from . import package_loading
+    from .packages import loading as package_loading
 
     if not package_loading.fits(package, version):
         raise LoadError(

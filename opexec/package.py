@@ -10,7 +10,7 @@
     0/requirements.lock     optional: pinned requirements
 
 The layout is Neuropod's. `read` checks a package from the outside and describes it; nothing is unpacked and no code of it runs.
-`Package.folder` gives its files on disk. docs/packages.md is the guide; `package_draft.Draft` writes packages.
+`Package.folder` gives its files on disk. docs/packages.md is the guide; `packages.draft.Draft` writes packages.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from . import package_cache
 from .errors import BuildError, PackageError
-from .package_cache import Progress
-from .package_config import PackageConfig, parse_config, parse_platform_config
-from .package_environment import PackageEnvironment
-from .package_files import Files, Limits, ZipFiles, open_files
-from .package_files import read as read_file
-from .package_manifest import NAME as MANIFEST
-from .package_manifest import compare, content_hash, parse_manifest
-from .semver import VersionRange
+from .packages import cache as package_cache
+from .packages.cache import Progress
+from .packages.config import PackageConfig, parse_config, parse_platform_config
+from .packages.environment import PackageEnvironment
+from .packages.files import Files, Limits, ZipFiles, open_files
+from .packages.files import read as read_file
+from .packages.manifest import NAME as MANIFEST
+from .packages.manifest import compare, content_hash, parse_manifest
+from .packages.semver import VersionRange
 from .spec import TensorSpec
 
 CONFIG = "config.json"
@@ -168,7 +168,7 @@ class Package:
 
         Raises PackageError that names each file which is changed, missing or not listed; or says that there is no manifest.
         """
-        from .package_manifest import hash_files
+        from .packages.manifest import hash_files
 
         with self._open() as files:
             hashes = hash_files(files)
@@ -223,7 +223,7 @@ def read(
 ) -> Package:
     """Read what a package says of itself. Of a zip, only its directory and its small files are read.
 
-    `limits`: how large it may be. `platforms`: names to accept beside `package_config.PLATFORMS`.
+    `limits`: how large it may be. `platforms`: names to accept beside `packages.config.PLATFORMS`.
 
     Raises PackageError, naming the file and the field, for whatever is broken, unsafe or contradicts itself.
     """

@@ -22,8 +22,8 @@ from typing import Any
 
 from . import caches
 from .errors import PackageError
-from .package_config import parse_spec
-from .package_json import Reader, parse_json, to_json
+from .packages.config import parse_spec
+from .packages.json import Reader, parse_json, to_json
 from .problem_data import Case, check_case, make_case, read_arrays, read_case, write_cases
 from .spec import Dim, TensorSpec, parse_specs
 

@@ -23,8 +23,8 @@ import numpy as np
 from . import arrays, caches
 from .errors import BuildError, PackageError, SpecError
 from .ipc import wire
-from .package_json import Reader
-from .package_names import problem_of
+from .packages.json import Reader
+from .packages.names import problem_of
 from .spec import TensorSpec, bind_inputs, bind_outputs
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]

@@ -80,7 +80,7 @@ class Request:
         set("parsed", parse(self.source, self.platform))
         package = self.parsed.package
         if package is not None:
-            from . import package_loading  # only here: most programs load no package
+            from .packages import loading as package_loading  # only here: most programs load no package
 
             find = package_loading.finder(package, None if self.env is None else find)
         set("find_place", find)

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ModelError, OpexecError, PackageError, SpecError
 from ..model import Model
 from ..package import TEST_DATA, Package
-from ..package_test_data import read_test_data
+from ..packages.test_data import read_test_data
 from ..problem_data import compare_outputs
 from ..spec import bind_inputs, bind_outputs
 

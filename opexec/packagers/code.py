@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..package import CODE, DATA, Package
-from ..package_draft import Draft
+from ..packages.draft import Draft
 from .packing import add_file, create
 
 _Path = str | os.PathLike[str]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..package import DATA, Package
-from ..package_draft import Draft
+from ..packages.draft import Draft
 from .packing import add_file, create, exactly_one
 from .tensorflow import create_tensorflow_package
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import package_loading
 from ..environment import Environment
 from ..errors import OpexecError
 from ..loading import load
 from ..package import OPS, REQUIREMENTS_LOCK, TEST_DATA, Package
-from ..package_config import PackageConfig
-from ..package_draft import Draft
-from ..package_environment import PackageEnvironment, parse_environment
-from ..package_test_data import check_answers, write_test_data
+from ..packages import loading as package_loading
+from ..packages.config import PackageConfig
+from ..packages.draft import Draft
+from ..packages.environment import PackageEnvironment, parse_environment
+from ..packages.test_data import check_answers, write_test_data
 from ..spec import TensorSpec, parse_specs
 
 _Path = str | os.PathLike[str]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..package import DATA, Package
-from ..package_draft import Draft
+from ..packages.draft import Draft
 from .code import add_code, add_data, checked_roots
 from .packing import add_file, create, exactly_one
 

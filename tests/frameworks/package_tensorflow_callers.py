@@ -14,7 +14,7 @@ import opexec
 from opexec import packagers
 from opexec.neuropod import packagers as neuropod_packagers
 from opexec.package import Package
-from opexec.package_test_data import check_answers, read_test_data
+from opexec.packages.test_data import check_answers, read_test_data
 
 ROWS = np.arange(6, dtype=np.float32).reshape(3, 2)
 

@@ -14,8 +14,8 @@ import opexec
 from opexec import Environment, LoadError, packagers
 from opexec.neuropod.loader import load_neuropod
 from opexec.package import Package, read
-from opexec.package_draft import repack
-from opexec.package_test_data import check_answers, read_test_data
+from opexec.packages.draft import repack
+from opexec.packages.test_data import check_answers, read_test_data
 from tests.frameworks.environments import ENVIRONMENTS, built
 
 HERE = Path(__file__).parent

@@ -18,8 +18,8 @@ from opexec.errors import PackageError
 from opexec.neuropod import loader
 from opexec.neuropod import packagers as neuropod_packagers
 from opexec.package import read
-from opexec.package_draft import repack
-from opexec.package_test_data import check_answers, read_test_data
+from opexec.packages.draft import repack
+from opexec.packages.test_data import check_answers, read_test_data
 
 CODE = {
     "mine/main.py": """

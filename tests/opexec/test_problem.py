@@ -19,7 +19,7 @@ from opexec.problem import Difference, Problem
 from opexec.problem_data import compare_outputs
 from opexec.spec import TensorSpec, bind_inputs, bind_outputs
 
-from .package_samples import PUBLISHED
+from .packages.package_samples import PUBLISHED
 
 
 def specs(text: str) -> tuple[TensorSpec, ...]:

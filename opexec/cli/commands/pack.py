@@ -111,7 +111,7 @@ def command(
 
 
 def _anew(found: Package, target: Path, folder: bool) -> Package:
-    from ...package_draft import repack
+    from ...packages.draft import repack
 
     with show.working("writing the package"):
         return repack(found, target, as_zip=not folder)

@@ -9,16 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import caches
-from .errors import PackageError
-from .package import CONFIG, PLATFORM_CONFIG, Package, read
-from .package_config import PackageConfig
-from .package_files import CHUNK, FolderFiles, Limits, open_files
-from .package_json import to_json
-from .package_manifest import NAME as MANIFEST
-from .package_manifest import hash_files, write_manifest
-from .package_names import problem_of
-from .package_zip import write_zip
+from .. import caches
+from ..errors import PackageError
+from ..package import CONFIG, PLATFORM_CONFIG, Package, read
+from .config import PackageConfig
+from .files import CHUNK, FolderFiles, Limits, open_files
+from .json import to_json
+from .manifest import NAME as MANIFEST
+from .manifest import hash_files, write_manifest
+from .names import problem_of
+from .zip import write_zip
 
 
 class Draft:
@@ -33,7 +33,7 @@ class Draft:
     Leaving the block without `publish`, by an error or not, leaves nothing behind. Nothing that exists is ever overwritten: `target` is
     refused at once where something is there, and again at the end.
 
-    `as_zip`: one zip file, or a folder. `compress`: see `package_zip.write_zip`. `manifest`: whether to write one. `limits`, `platforms`:
+    `as_zip`: one zip file, or a folder. `compress`: see `packages.zip.write_zip`. `manifest`: whether to write one. `limits`, `platforms`:
     as for `package.read`, which every draft must pass.
     """
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..environment import Environment
+from ..environments import store as environment_store
+from ..errors import BuildError, LoadError, PackageError
+from ..package import CONFIG, Package
+from ..request import Place
 from . import framework_versions
-from .environment import Environment
-from .environments import store as environment_store
-from .errors import BuildError, LoadError, PackageError
 from .framework_versions import Installed
-from .package import CONFIG, Package
-from .request import Place
 
 Progress = Callable[[str], None] | None
 

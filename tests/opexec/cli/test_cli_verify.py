@@ -15,9 +15,9 @@ import pytest
 from opexec import OpexecError, load
 from opexec.comparison.trial import try_package
 from opexec.package import read
-from opexec.package_test_data import read_test_data
+from opexec.packages.test_data import read_test_data
 from tests.command import on_terminal, opexec
-from tests.opexec.package_samples import PUBLISHED, folder_of, manifest_of, zip_of
+from tests.opexec.packages.package_samples import PUBLISHED, folder_of, manifest_of, zip_of
 
 CODE = "import numpy as np\n\ndef make(data):\n    return lambda x, word: {'y': x * 2, 'said': np.array(word.tolist())}\n"
 X = np.array([1, 2], np.float32)

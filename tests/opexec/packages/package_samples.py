@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-PUBLISHED = Path(__file__).parents[1] / "data" / "packages"
-CORPUS = Path(__file__).parents[1] / "data" / "package_corpus"
+PUBLISHED = Path(__file__).parents[2] / "data" / "packages"
+CORPUS = Path(__file__).parents[2] / "data" / "package_corpus"
 
 CONFIG: dict[str, Any] = {
     "name": "adder",

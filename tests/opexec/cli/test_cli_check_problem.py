@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.command import on_terminal, opexec
-from tests.opexec.package_samples import folder_of, sample
+from tests.opexec.packages.package_samples import folder_of, sample
 from tests.scales import PROBLEM, affine_onnx, factory, problem_file
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from opexec.package import read
 from tests.command import opexec
-from tests.opexec.package_samples import PUBLISHED
+from tests.opexec.packages.package_samples import PUBLISHED
 from tests.scales import affine_onnx, factory, problem_file
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import BuildError
+from ..errors import BuildError
 
 #: Platform -> what it is called, and the packages that bring it.
 FRAMEWORKS: Mapping[str, tuple[str, tuple[str, ...]]] = {

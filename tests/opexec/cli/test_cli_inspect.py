@@ -11,7 +11,7 @@ import pytest
 
 from tests.command import on_terminal, opexec
 from tests.loaded import MODELS, source
-from tests.opexec.package_samples import MODEL, PUBLISHED, folder_of, manifest_of, sample, zip_of
+from tests.opexec.packages.package_samples import MODEL, PUBLISHED, folder_of, manifest_of, sample, zip_of
 
 
 def told(*arguments: str | Path) -> dict[str, Any]:

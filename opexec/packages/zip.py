@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from typing import IO
 
-from .package_files import FolderFiles
+from .files import FolderFiles
 
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that the format has
 _MODE = 0o100644

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from opexec.errors import PackageError
 from opexec.package import is_package, read
-from opexec.package_config import PackageConfig, parse_config, parse_platform_config
-from opexec.package_json import parse_json
-from opexec.package_manifest import parse_manifest
+from opexec.packages.config import PackageConfig, parse_config, parse_platform_config
+from opexec.packages.json import parse_json
+from opexec.packages.manifest import parse_manifest
 from opexec.problem import Problem
 
 from .package_samples import CONFIG, CORPUS, PUBLISHED, manifest_of, sample, zip_of

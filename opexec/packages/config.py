@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from .errors import PackageError
-from .package_environment import PackageEnvironment, parse_environment
-from .package_json import Reader, parse_json, to_json
-from .package_names import problem_of
+from ..errors import PackageError
+from ..spec import TensorSpec, parse_specs
+from .environment import PackageEnvironment, parse_environment
+from .json import Reader, parse_json, to_json
+from .names import problem_of
 from .semver import VersionRange
-from .spec import TensorSpec, parse_specs
 
 #: Platforms that a package may name. The first three are Neuropod's.
 PLATFORMS = (

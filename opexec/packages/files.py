@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from .errors import PackageError
-from .package_names import check_names
+from ..errors import PackageError
+from .names import check_names
 
 CHUNK = 1 << 20
 

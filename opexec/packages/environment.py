@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .package_json import Reader
-from .package_names import problem_of
+from .json import Reader
+from .names import problem_of
 
 if TYPE_CHECKING:
-    from .environment import Environment
+    from ..environment import Environment
 
 _LISTS = ("requirements", "constraints", "find_links", "extra_index_urls")
 _KEYS = ("python", *_LISTS, "index_url", "env_vars")

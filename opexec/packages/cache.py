@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import caches
-from .errors import BuildError, PackageError
-from .package_files import CHUNK, Files, Limits, ZipFiles, open_files, read
-from .package_manifest import NAME as MANIFEST
-from .package_manifest import compare, hash_files, parse_manifest
+from .. import caches
+from ..errors import BuildError, PackageError
+from .files import CHUNK, Files, Limits, ZipFiles, open_files, read
+from .manifest import NAME as MANIFEST
+from .manifest import compare, hash_files, parse_manifest
 
 Progress = Callable[[str], None] | None
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from opexec import package_cache
 from opexec.errors import BuildError, PackageError
 from opexec.package import read
-from opexec.package_draft import repack
+from opexec.packages import cache as package_cache
+from opexec.packages.draft import repack
 
 from .package_samples import folder_of, manifest_of, sample, zip_of
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 FILES = sample() | {f"0/data/{index}": os.urandom(100) for index in range(20)}
 
 
@@ -129,7 +129,7 @@ def test_processes_that_unpack_at_once_share_one(tmp_path: Path, cache: Path) ->
 def test_one_that_is_killed_leaves_nothing_for_long(tmp_path: Path, cache: Path) -> None:
     path = zip_of(tmp_path / "p.zip", FILES)
     program = (
-        "import sys, signal; from opexec import package_cache; from opexec.package import read\n"
+        "import sys, signal; from opexec.packages import cache as package_cache; from opexec.package import read\n"
         "def check(*_):\n    print('unpacked', flush=True); signal.pause()\n"
         "package_cache.check_manifest = check\n"
         "read(sys.argv[1]).folder()"

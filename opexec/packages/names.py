@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from .errors import PackageError
+from ..errors import PackageError
 
 MOST_BYTES = 1024  # of a whole name, in UTF-8
 MOST_BYTES_OF_PART = 255  # what Linux's file systems allow

@@ -11,9 +11,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from .errors import PackageError
-from .package_files import Files
-from .package_json import Reader, parse_json, to_json
+from ..errors import PackageError
+from .files import Files
+from .json import Reader, parse_json, to_json
 
 NAME = "manifest.json"
 

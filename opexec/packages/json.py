@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import PackageError, SpecError
+from ..errors import PackageError, SpecError
 
 
 def parse_json(text: bytes, package: str, file: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opexec.semver import VersionRange
+from opexec.packages.semver import VersionRange
 
-NPM = json.loads((Path(__file__).parents[1] / "data" / "npm_ranges.json").read_text())
+NPM = json.loads((Path(__file__).parents[2] / "data" / "npm_ranges.json").read_text())
 
 
 def test_ranges_mean_what_they_mean_to_npm() -> None:

@@ -17,8 +17,8 @@ import opexec
 from opexec.environment import Environment
 from opexec.errors import OpexecError, PackageError
 from opexec.package import Package, is_package, read
-from opexec.package_config import PLATFORMS
-from opexec.package_environment import PackageEnvironment
+from opexec.packages.config import PLATFORMS
+from opexec.packages.environment import PackageEnvironment
 from opexec.spec import TensorSpec
 
 from .package_samples import CONFIG, PUBLISHED, folder_of, manifest_of, sample, zip_of

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import loading, package_loading
-from .errors import PackageError
-from .model import Model
-from .package import TEST_DATA, Package
-from .problem_data import compare_outputs
+from .. import loading
+from ..errors import PackageError
+from ..model import Model
+from ..package import TEST_DATA, Package
+from ..problem_data import compare_outputs
+from . import loading as package_loading
 
 PLATFORM = "opexec.workers.platforms.package_test_data"
 

@@ -12,9 +12,9 @@ import pytest
 from opexec.environment import Environment
 from opexec.errors import PackageError
 from opexec.package import read
-from opexec.package_config import PackageConfig
-from opexec.package_draft import Draft, repack
-from opexec.package_environment import PackageEnvironment
+from opexec.packages.config import PackageConfig
+from opexec.packages.draft import Draft, repack
+from opexec.packages.environment import PackageEnvironment
 from opexec.spec import TensorSpec
 
 from .package_samples import PUBLISHED, folder_of, sample, zip_of

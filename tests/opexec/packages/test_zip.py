@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from opexec import package_files, package_zip
 from opexec.errors import PackageError
 from opexec.package import read
-from opexec.package_files import FolderFiles, Limits
+from opexec.packages import files as package_files
+from opexec.packages import zip as package_zip
+from opexec.packages.files import FolderFiles, Limits
 
 from .package_samples import MODEL, folder_of, sample, zip_of
 
