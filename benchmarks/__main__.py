@@ -1,18 +1,30 @@
-"""`python -m benchmarks COMMAND`; a command is a module here with a `main(argv)` that returns the exit status."""
+"""`python -m benchmarks COMMAND`; a command is a module with a `main(argv)` that returns the exit status, or one of the scenarios."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = {"frameworks": "benchmarks.frameworks.command", "latency": "benchmarks.latency"}
+COMMANDS = {
+    "frameworks": "benchmarks.frameworks.command",
+    "latency": "benchmarks.latency",
+    "supervision": "benchmarks.supervision",
+    "results": "benchmarks.results.command",
+    "sharing": "benchmarks.sharing",
+}
 
 
 def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        print(f"usage: python -m benchmarks {{{','.join(COMMANDS)}}} [--help]", file=sys.stderr)
+    from benchmarks.scenarios import command as scenarios
+
+    names = [*COMMANDS, *scenarios.SCENARIOS]
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in names:
+        print(f"usage: python -m benchmarks {{{','.join(names)}}} [--help]", file=sys.stderr)
         return 2
-    status: int = importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
+    if name in scenarios.SCENARIOS:
+        return scenarios.main(name, sys.argv[2:])
+    status: int = importlib.import_module(COMMANDS[name]).main(sys.argv[2:])
     return status
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import answering, processes, sampling
-from benchmarks.contender import Call, Contender, Options, Unavailable, contender_class
+from benchmarks.contender import Call, Contender, Options, Unavailable, Unsupported, contender_class
 from benchmarks.workloads import Inputs, Workload
 
 
@@ -24,6 +24,7 @@ class Driver:
         self._contender: Contender | None = None
         self._call: Call | None = None
         self._inputs: Inputs | None = None
+        self._workload: Workload | None = None
         self._overhead_ns = sampling.overhead()
 
     def open(self, target: str, workload: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -31,8 +32,11 @@ class Driver:
         gc.collect()
         wanted = Workload(**workload)
         made = contender_class(target)(Options(**options))
-        self._call = made.setup(wanted)
-        self._contender = made
+        try:
+            self._call = made.setup(wanted)
+        except Unsupported as reason:
+            return {"unsupported": str(reason)}
+        self._contender, self._workload = made, wanted
         self._inputs = made.inputs(wanted)
         facts = made.facts()
         made.wake()
@@ -57,6 +61,23 @@ class Driver:
         finally:
             self._contender.park()
         return {"overhead_ns": self._overhead_ns}, np.maximum(samples - self._overhead_ns, 1)
+
+    def stream(self, calls: int, window: int) -> dict[str, Any]:
+        """Nanoseconds that `calls` calls took with at most `window` of them under way; None where it has no stream.
+
+        The last answer is verified.
+        """
+        assert self._contender is not None and self._inputs is not None and self._workload is not None
+        stream = self._contender.stream()
+        if stream is None:
+            return {"ns": None}
+        self._contender.wake()
+        try:
+            nanoseconds, last = sampling.stream(*stream, self._inputs, calls, window)
+        finally:
+            self._contender.park()
+        self._workload.check(last, self._inputs)
+        return {"ns": nanoseconds}
 
     def close(self) -> dict[str, Any]:
         contender, self._contender = self._contender, None

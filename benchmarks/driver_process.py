@@ -7,7 +7,6 @@ import multiprocessing.connection
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -18,11 +17,12 @@ from typing import IO, Any
 import numpy as np
 import psutil
 
-from benchmarks.contender import REGISTRY, Options, Unavailable
+from benchmarks import peer_environments
+from benchmarks.contender import REGISTRY, Options, Unavailable, Unsupported
 from benchmarks.sampling import Plan, Samples
 from benchmarks.workloads import Workload
 
-ANSWER_WITHIN_S = 900
+ANSWER_WITHIN_S = 180
 """Longer than any step takes, the first build of the worker's environment included."""
 END_WITHIN_S = 10
 _LOG_LINES = 15
@@ -33,9 +33,12 @@ class ContenderFailed(Exception):
 
 
 class DriverProcess:
-    """The process of the contender registered as `contender`; it starts at the first `open`."""
+    """The process of the contender registered as `contender`; it starts at the first `open`.
 
-    def __init__(self, contender: str, options: Options, python: str = sys.executable) -> None:
+    It runs in `python`; by default in the contender's own environment, which is built if need be, or where the run does.
+    """
+
+    def __init__(self, contender: str, options: Options, python: str | None = None) -> None:
         self.contender = contender
         self._options = options
         self._python = python
@@ -46,16 +49,20 @@ class DriverProcess:
     def open(self, workload: Workload) -> dict[str, str]:
         """Set the contender up for `workload` and verify an answer; returns what the report should say about it.
 
-        Raises Unavailable where it cannot run here, ContenderFailed where it should but does not.
+        Raises Unavailable where it cannot run here, Unsupported where it cannot do this workload, ContenderFailed where it should run
+        but does not.
         """
         if self._process is None:
             self._start()
-        facts: dict[str, str] = self._ask(
+        answer = self._ask(
             "open",
             target=REGISTRY[self.contender].target,
             workload=asdict(workload),
             options=asdict(self._options),
-        )["facts"]
+        )
+        if "unsupported" in answer:
+            raise Unsupported(answer["unsupported"])
+        facts: dict[str, str] = answer["facts"]
         return facts
 
     def measure(self, plan: Plan) -> Samples:
@@ -63,6 +70,11 @@ class DriverProcess:
         self._ask("measure", plan=asdict(plan))
         assert self._connection is not None
         return np.frombuffer(self._connection.recv_bytes(), np.int64)
+
+    def stream(self, calls: int, window: int) -> int | None:
+        """Nanoseconds that `calls` calls took with at most `window` under way; None where it takes one at a time."""
+        nanoseconds: int | None = self._ask("stream", calls=calls, window=window)["ns"]
+        return nanoseconds
 
     def close(self) -> None:
         """Close the contender. Raises ContenderFailed, having killed them, if processes of it are left."""
@@ -93,6 +105,8 @@ class DriverProcess:
         return None if self._process is None else psutil.Process(self._process.pid)
 
     def _start(self) -> None:
+        if self._python is None:
+            self._python = peer_environments.interpreter(self.contender)
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = psutil.Popen(
@@ -171,7 +185,7 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 def _is_tracker(process: psutil.Process) -> bool:
     try:
-        return "multiprocessing.resource_tracker" in " ".join(process.cmdline())
+        return "resource_tracker" in " ".join(process.cmdline())  # Python's own, and loky's
     except psutil.NoSuchProcess:
         return False
 

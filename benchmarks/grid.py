@@ -16,6 +16,9 @@ IDLE_PAUSE_NS = 5_000_000
 SMALLEST = Workload("echo", 64)
 QUICK_SIZES = SIZES[:3]
 MINIMUM_ROUNDS = 9
+HEAVY_ROUNDS = 3
+"""Rounds of peers that take seconds to open, and are slower by orders of magnitude."""
+IMAGE_NBYTES = 6_912_000
 _MS = 1_000_000
 
 
@@ -41,6 +44,10 @@ class Settings:
     floor_plans: dict[str, Plan]
     idle_seconds: float
 
+    def rounds_of(self, case: Case) -> int:
+        """How many rounds measure `case`: the first ones."""
+        return min(self.rounds, HEAVY_ROUNDS) if REGISTRY[case.contender].heavy else self.rounds
+
 
 def settings(*, quick: bool = False, rounds: int | None = None) -> Settings:
     """The settings of a full run, or of a quick one that shows the way but decides nothing."""
@@ -64,15 +71,31 @@ def settings(*, quick: bool = False, rounds: int | None = None) -> Settings:
     )
 
 
-def cases(sizes: Sequence[int], patterns: Sequence[str] = ()) -> list[Case]:
-    """Every case for these sizes; with patterns, those whose name `contender/model/bytes/mode` matches one of them."""
+def cases(sizes: Sequence[int], patterns: Sequence[str] = (), *, everything: bool = False) -> list[Case]:
+    """The cases for these sizes: opexec and the calls in process on every workload in both modes, peers where it tells most.
+
+    Heavy peers: 64 B in and out, and an image in. Others: these, an image in and out, 100 small inputs, and 64 B after idling; with
+    `everything` all that opexec is measured on. With patterns, of all cases those whose name `contender/model/bytes/mode` matches one
+    of them.
+    """
+    everything = everything or bool(patterns)
     workloads = [Workload(model, nbytes) for model in ("tiny", "echo") for nbytes in sizes]
-    workloads.append(Workload("hundred", HUNDRED_NBYTES))
+    hundred = Workload("hundred", HUNDRED_NBYTES)
+    workloads.append(hundred)
+    image = IMAGE_NBYTES if IMAGE_NBYTES in sizes else sizes[-1]
+    for_heavy = [(SMALLEST, BUSY), (Workload("tiny", image), BUSY)]
+    for_peers = [*for_heavy, (SMALLEST, IDLE), (Workload("echo", image), BUSY), (hundred, BUSY)]
     found = [Case(SMALLEST, "opexec-load", START)]
     for workload in workloads:
         for contender in _contenders(workload):
-            modes = (BUSY,) if contender == "spin-copy" else (BUSY, IDLE)
-            found += [Case(workload, contender, mode) for mode in modes]
+            entry = REGISTRY[contender]
+            for mode in (BUSY,) if contender == "spin-copy" else (BUSY, IDLE):
+                if entry.heavy and not patterns:
+                    wanted = (workload, mode) in for_heavy
+                else:
+                    wanted = everything or entry.kind != "peer" or (workload, mode) in for_peers
+                if wanted:
+                    found.append(Case(workload, contender, mode))
     if patterns:
         found = [case for case in found if any(fnmatchcase(str(case), pattern) for pattern in patterns)]
     return found

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.contender import REGISTRY, Unavailable
+from benchmarks.contender import REGISTRY, Unavailable, Unsupported
 from benchmarks.driver_process import ContenderFailed, Drivers
 from benchmarks.grid import BUSY, SMALLEST, Case, Settings
-
-_CPUCLOCK_SCHED = 2
+from benchmarks.processes import cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,12 @@ class IdleCpu:
 
 
 def contenders_of(cases: Iterable[Case]) -> list[str]:
-    """Those that answer from another process, in the registry's order."""
+    """Those that answer from another process, in the registry's order, without what is heavy."""
     measured = {case.contender for case in cases}
     chosen = [
-        name for name, entry in REGISTRY.items() if entry.kind in ("opexec", "peer") and name in measured
+        name
+        for name, entry in REGISTRY.items()
+        if entry.kind in ("opexec", "peer") and not entry.heavy and name in measured
     ]
     return [name for name in chosen if name != "opexec-load"]
 
@@ -51,7 +52,7 @@ def measure_idle(
         try:
             drivers.open(name, name, SMALLEST)
             drivers.measure(name, settings.floor_plans[BUSY])
-        except (Unavailable, ContenderFailed):
+        except (Unavailable, Unsupported, ContenderFailed):
             continue
         opened.append(name)
     callers = {name: [process] for name in opened if (process := drivers.seats[name].process)}
@@ -91,6 +92,5 @@ class _Used:
         for process in processes:
             times = process.cpu_times()
             ticks += times.user + times.system
-            # A process's CPU clock, as clock_getcpuclockid(3) makes its id on Linux.
-            clock += time.clock_gettime_ns((~process.pid << 3) | _CPUCLOCK_SCHED) / 1e9
+            clock += cpu_seconds(process.pid)
         return cls(ticks, clock)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks import goals, grid, plot, report
-from benchmarks.contender import REGISTRY, Options
+from benchmarks import goals, grid, peer_environments, plot, report
+from benchmarks.contender import REGISTRY, Options, Unavailable
 from benchmarks.driver_process import Drivers
 from benchmarks.grid import Case, Settings
 from benchmarks.idle import IdleCpu, contenders_of, measure_idle
+from benchmarks.invocation import spelled
 from benchmarks.machine import machine_facts
 from benchmarks.rounds import Outcome, Rounds
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     """Measure, write results.json, results.md and results.png, print the verdicts; 1 if something failed to run."""
     arguments = _parser().parse_args(argv)
     settings = grid.settings(quick=arguments.quick, rounds=arguments.rounds)
-    cases = grid.cases(settings.sizes, arguments.cases)
+    cases = grid.cases(settings.sizes, arguments.cases, everything=arguments.everything)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH)
     if not cases:
         console.print(
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         settings,
         Options(arguments.python),
         console,
-        "python -m benchmarks latency " + shlex.join(argv),
+        spelled("latency", argv),
     )
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "results.json").write_text(json.dumps(report.to_json(run), indent=1) + "\n")
@@ -58,6 +58,7 @@ def measure(
     cases: Sequence[Case], settings: Settings, options: Options, console: Console, command: str
 ) -> report.Run:
     """One run over `cases`. Ctrl-C ends it early; what was measured until then is kept."""
+    build_environments(cases, console)
     machine = machine_facts()
     date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     idle: list[IdleCpu] = []
@@ -91,11 +92,20 @@ def measure(
     return report.Run(command.strip(), date, machine, settings, rounds.outcome, idle)
 
 
+def build_environments(cases: Sequence[Case], console: Console) -> None:
+    """Before anything is measured. Those that cannot be built are named when their turn comes."""
+    for name in sorted({case.contender for case in cases if REGISTRY[case.contender].requirements}):
+        try:
+            peer_environments.interpreter(name)
+        except Unavailable:
+            console.print(f"{name}: its environment cannot be built.")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks latency",
         description="Measure the latency of a call: floors of this machine, in process, opexec and its peers, "
-        "interleaved in one run. A full run takes about 20 minutes.",
+        "interleaved in one run. A full run takes about 15 minutes; peers' environments are built first, once.",
     )
     parser.add_argument(
         "--rounds",
@@ -106,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         "--quick",
         action="store_true",
         help="small sizes and short measurements; shows the way, decides nothing",
+    )
+    parser.add_argument(
+        "--everything",
+        action="store_true",
+        help="peers that open quickly at every size and in both modes, which more than doubles the time",
     )
     parser.add_argument(
         "--output", type=Path, default=DEFAULT_OUTPUT, metavar="DIR", help="default %(default)s"
@@ -121,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--python",
-        default=_another_version(),
+        default=another_version(),
         metavar="VERSION",
         help="of opexec's worker; default %(default)s, not the caller's own",
     )
@@ -135,7 +150,8 @@ def positive(text: str) -> int:
     return value
 
 
-def _another_version() -> str:
+def another_version() -> str:
+    """Of Python, for workers: not the one that this runs in."""
     return "3.12" if sys.version_info[:2] == (3, 13) else "3.13"
 
 

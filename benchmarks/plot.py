@@ -30,6 +30,22 @@ _COLORS = {
     "zmq": "#7b4b94",
     "pipe": "#4a9d5b",
     "executor": "#8a6d3b",
+    "queue": "#c8a415",
+    "simple-queue": "#a3b18a",
+    "loky": "#6d597a",
+    "joblib": "#b56576",
+    "iceoryx2": "#0b8457",
+    "iceoryx2-events": "#7fb685",
+    "torch": "#ee6c4d",
+    "appose": "#8d99ae",
+    "pyisolate": "#457b9d",
+    "ezmsg": "#bc6c25",
+    "ray": "#2a6f97",
+    "ray-graph": "#61a5c2",
+    "mosec": "#9d4edd",
+    "litserve": "#c77dff",
+    "pytriton": "#76b900",
+    "mlserver": "#e07a5f",
 }
 _MARKERS = {"opexec": "o", "opexec-empty": "s", "opexec-slice": "D"}
 _SHOWN_WITH = {"tiny": ("tiny", "hundred"), "echo": ("echo",)}
@@ -55,7 +71,7 @@ def draw(run: Run, path: Path) -> None:
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False
+            list(handles.values()), list(handles), loc="outside lower center", ncols=5, frameon=False
         )
         machine = run.machine
         figure.suptitle(

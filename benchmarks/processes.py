@@ -6,10 +6,12 @@ import ctypes
 import gc
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_CPUCLOCK_SCHED = 2
 
 
 def die_with_parent(parent: int) -> None:
@@ -41,3 +43,9 @@ def end(pid: int) -> None:
     """Kill a child made by `fork` and reap it."""
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used, by its own clock, which counts nanoseconds, and not the 10 ms of ticks."""
+    # The clock's id, as clock_getcpuclockid(3) makes it on Linux.
+    return time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED) / 1e9

@@ -177,7 +177,7 @@ def to_markdown(run: Run, plot: str) -> str:
         "## Goals",
         "The figure is the median over the rounds of the ratio of p50s, each to floors measured right before it; "
         "in brackets, the middle half of the rounds. S, F, E, M, B and R are explained below.",
-        _table(
+        table(
             ["case", "must", "aim", "measured", "verdict"],
             [[v.title, v.must, v.aim, v.measured, v.verdict] for v in goals.judge(run.outcome, run.idle)],
         ),
@@ -219,12 +219,16 @@ def _machine(run: Run) -> str:
 
 
 def _problems(outcome: Outcome) -> list[str]:
-    lines = [
-        f"- {REGISTRY[name].title} cannot run here: {reason}" for name, reason in outcome.unavailable.items()
-    ]
+    lines = [f"- {_named(name)} cannot run here: {reason}" for name, reason in outcome.unavailable.items()]
     for name, failure in outcome.failures.items():
         lines.append(f"- {REGISTRY[name].title if name in REGISTRY else name} failed:\n\n```\n{failure}\n```")
     return ["## Not measured", "\n".join(lines)] if lines else []
+
+
+def _named(name: str) -> str:
+    """The title of a contender, with the workload if it is that which it cannot do."""
+    contender, slash, workload = name.partition("/")
+    return REGISTRY[contender].title + (f" on {workload}" if slash else "")
 
 
 def _floors(run: Run) -> str:
@@ -237,7 +241,7 @@ def _floors(run: Run) -> str:
             rows.append(
                 [f"{REGISTRY['M'].title}, {nbytes_title(workload)}", _UNIT_NOTES["M"], _us_spread(spread)]
             )
-    return _table(["floor", "what it is", "p50 µs [middle half of its measurements]"], rows)
+    return table(["floor", "what it is", "p50 µs [middle half of its measurements]"], rows)
 
 
 def _latency_tables(run: Run) -> list[str]:
@@ -258,7 +262,7 @@ def _latency_tables(run: Run) -> list[str]:
                 if any(cells):
                     rows.append([REGISTRY[contender].title, *cells])
             parts.append(f"## {_MODEL_TITLES[model].capitalize()}, {_MODE_TITLES[mode]}: p50 (p99), µs")
-            parts.append(_table(["", *(nbytes_title(workload) for workload in workloads)], rows))
+            parts.append(table(["", *(nbytes_title(workload) for workload in workloads)], rows))
     return parts
 
 
@@ -283,7 +287,7 @@ def _peers(run: Run) -> list[str]:
         for case, found in sorted(closest.items())
     ]
     return (
-        ["## Against the fastest peer", _table(["", "case", "fastest peer", "its time over ours"], rows)]
+        ["## Against the fastest peer", table(["", "case", "fastest peer", "its time over ours"], rows)]
         if rows
         else []
     )
@@ -304,7 +308,7 @@ def _idle(run: Run) -> list[str]:
     heads = ["", "model's side, ticks", "model's side, process clock", "caller's process, process clock"]
     return [
         f"## Processor use while idle for {run.settings.idle_seconds:g} s: % of a core",
-        _table(heads, rows),
+        table(heads, rows),
     ]
 
 
@@ -322,7 +326,7 @@ def _all_figures(run: Run) -> str:
             ]
         )
     heads = ["case", "samples", "p50", "p90", "p99", "p99.9", *(f"/ {unit}" for unit in units)]
-    return f"<details><summary>{len(rows)} cases</summary>\n\n{_table(heads, rows)}\n\n</details>"
+    return f"<details><summary>{len(rows)} cases</summary>\n\n{table(heads, rows)}\n\n</details>"
 
 
 def nbytes_title(workload: Workload) -> str:
@@ -348,7 +352,8 @@ def _us_spread(spread: Spread) -> str:
     return f"{us(spread.median)} [{us(spread.low)} .. {us(spread.high)}]"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [_row(heads), _row(["---"] * len(heads))]
     return "\n".join(lines + [_row(row) for row in rows])
 

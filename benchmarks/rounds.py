@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from benchmarks.contender import REGISTRY, Unavailable
+from benchmarks.contender import REGISTRY, Unavailable, Unsupported
 from benchmarks.driver_process import ContenderFailed
 from benchmarks.grid import BUSY, IDLE, SMALLEST, START, Case, Settings
 from benchmarks.ratios import percentiles
@@ -49,7 +49,7 @@ class Measurement:
 
 @dataclass
 class Outcome:
-    """Everything that a run found. `failures` and `unavailable` are by contender, `facts` too."""
+    """Everything that a run found. `failures` and `facts` are by contender, `unavailable` too, or by ``contender/workload``."""
 
     measurements: list[Measurement] = field(default_factory=list)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -104,12 +104,13 @@ class Rounds:
         return outcome
 
     def _round(self, number: int) -> None:
-        units = {unit for case in self._cases for unit in units_of(case)}
+        cases = [case for case in self._cases if number < self._settings.rounds_of(case)]
+        units = {unit for case in cases for unit in units_of(case)}
         standing = {unit for unit in units & {"S", "F", "E", "B"} if self._open(unit, unit, SMALLEST)}
         if REFERENCE in units and self._open(REFERENCE, "opexec", SMALLEST):
             standing.add(REFERENCE)
-        for workload in self._shuffled({case.workload for case in self._cases}):
-            here = [case for case in self._cases if case.workload == workload]
+        for workload in self._shuffled({case.workload for case in cases}):
+            here = [case for case in cases if case.workload == workload]
             copying = "M" in units and self._open("M", "M", workload)
             ready = standing | {"M"} if copying else set(standing)
             for contender in self._shuffled({case.contender for case in here}):
@@ -157,12 +158,16 @@ class Rounds:
         return units
 
     def _open(self, seat: str, contender: str, workload: Workload) -> bool:
-        if contender in self.outcome.unavailable or contender in self.outcome.failures:
+        unsupported = f"{contender}/{workload}"
+        if contender in self.outcome.failures or {contender, unsupported} & self.outcome.unavailable.keys():
             return False
         try:
             self.outcome.facts.setdefault(contender, {}).update(self._backend.open(seat, contender, workload))
         except Unavailable as reason:
             self.outcome.unavailable[contender] = str(reason)
+            return False
+        except Unsupported as reason:
+            self.outcome.unavailable[unsupported] = str(reason)
             return False
         except ContenderFailed as failure:
             self.outcome.failures[contender] = str(failure)

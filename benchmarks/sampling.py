@@ -6,6 +6,7 @@ Needs nothing but numpy and Python >= 3.7: benchmarks/frameworks/in_process.py t
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,24 @@ def sample(
     _call_until(call, inputs, plan, plan.warm_ns, plan.warm_least, plan.most, after_call)
     taken = _call_until(call, inputs, plan, plan.budget_ns, plan.least, plan.most, after_call)
     return np.array(taken, np.int64)
+
+
+def stream(
+    send: Callable[[Inputs], Any], receive: Callable[[Any], Any], inputs: Inputs, calls: int, window: int
+) -> tuple[int, Any]:
+    """Nanoseconds that `calls` calls take with at most `window` under way, and the last answer. A tenth as many come before, uncounted."""
+    taken, last = 0, None
+    for count in (calls // 10, calls):
+        tickets: deque[Any] = deque()
+        begin = time.perf_counter_ns()
+        for _ in range(count):
+            if len(tickets) == window:
+                last = receive(tickets.popleft())
+            tickets.append(send(inputs))
+        while tickets:
+            last = receive(tickets.popleft())
+        taken = time.perf_counter_ns() - begin
+    return taken, last
 
 
 def overhead() -> int:

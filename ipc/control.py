@@ -258,6 +258,10 @@ class Control:
         if self._sock.fileno() < 0:
             raise PeerGone("this side has closed the control socket")
 
+    def leave(self):
+        """At the interpreter's end: the descriptor stays open, for threads that wait at it, and goes with the process."""
+        self._sock.detach()
+
     def close(self):
         """Close this end, and the descriptors nobody received. A thread that waits here gets PeerGone. Idempotent.
 

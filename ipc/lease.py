@@ -41,15 +41,23 @@ class Leases:
 
     def lend(self, place, arrays):
         """Note that `arrays`, each made directly over the mapping, lie in the block at `place`."""
+        self.begin(place, self.prepare(place, arrays))
+
+    def prepare(self, place, arrays):
+        """What `begin` needs to lend `arrays`, which lie in the block at `place`. Nothing is lent yet, and it may be thrown away."""
         append = self.ended.append
         if len(arrays) == 1:
             lease = _Lease(arrays[0], append)
             lease.place = place
-            self.lent[place] = lease
-        elif arrays:
-            leases = [_Lease(array, append) for array in arrays]
-            for lease in leases:
-                lease.place = place
+            return lease
+        leases = [_Lease(array, append) for array in arrays]
+        for lease in leases:
+            lease.place = place
+        return leases
+
+    def begin(self, place, leases):
+        """Lend the arrays for which `leases` were prepared."""
+        if leases:
             self.lent[place] = leases
         else:
             self.forfeit(place)
@@ -66,8 +74,10 @@ class Leases:
         while ended:
             lease = ended.popleft()
             place = lease.place
-            leases = lent[place]
+            leases = lent.get(place)
             if leases is not lease:
+                if not isinstance(leases, list) or lease not in leases:
+                    continue  # it was prepared, and never begun
                 leases.remove(lease)  # a dead reference equals only itself
                 if leases:
                     continue

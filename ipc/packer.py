@@ -96,8 +96,9 @@ class Packer:
 
     def __init__(self, arena, examine=None):
         self.arena = arena
-        #: Called ahead of a message, so that the other side wakes up while it is packed.
+        #: Called ahead of every message, so that the other side wakes up while it is packed; and, if that is not wanted, while a large one is.
         self.rouse = None
+        self.rouse_for_large = None
         self._examine = examine
         self._stocks = {}
         self._last = None
@@ -111,6 +112,12 @@ class Packer:
         with self._lock:
             self._leaving = [stock for stock in self._leaving if stock.made]
             return {stock.plan.id for stock in list(self._stocks.values()) + self._leaving}
+
+    @property
+    def last_plan(self):
+        """The plan of the message packed last, or None."""
+        stock = self._last
+        return None if stock is None or stock.retired else stock.plan
 
     def pack(self, names, arrays, note, outside=()):
         """Copy `arrays` (exact ndarrays, named by the tuple `names`) into one block and return it.
@@ -136,8 +143,8 @@ class Packer:
             self.give(block)
             return self._pack_slowly(stock.key, arrays)
         try:
-            if stock.large and rouse is not None:
-                stock.plan.fill_and_rouse(block.views, arrays, rouse)
+            if stock.large:
+                stock.plan.fill_and_rouse(block.views, arrays, rouse or self.rouse_for_large)
             elif stock.as_bytes:
                 memory = block.memory
                 try:

@@ -243,7 +243,7 @@ class Plan:
     def fill_and_rouse(self, views, arrays, rouse):
         """`fill`, calling `rouse` when about `_LAST_BYTES` are left to copy. For messages without texts."""
         largest = max(self.packed, key=self.sizes.__getitem__)
-        if not arrays[largest].flags.c_contiguous:
+        if rouse is None or not arrays[largest].flags.c_contiguous:
             self.fill(views, arrays, {})
             return
         for index in self.packed:

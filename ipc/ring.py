@@ -102,7 +102,7 @@ class Producer:
             return None
         return record.unpack_from(self._bytes, self._slots + (head - 1) % SLOTS * SLOT_BYTES)
 
-    def publish(self, kind, id, plan, place, release, copied, outside=()):
+    def publish(self, kind, id, plan, place, word4, word5, outside=(), word6=0, word7=0):
         """Write a record (`wire.HEAD`, then the places `outside`) into the next slot and publish it; False if no slot is free.
 
         Raises like `room`.
@@ -112,7 +112,7 @@ class Producer:
         if not 0 <= tail - words[self._head_at] < SLOTS and not self.room():
             return False
         start = self._slots + tail % SLOTS * SLOT_BYTES
-        _pack_head(self._bytes, start, kind, id, plan, place, release, copied, 0, 0)
+        _pack_head(self._bytes, start, kind, id, plan, place, word4, word5, word6, word7)
         if outside:
             for index, one in enumerate(outside, (start + HEAD.size) // 8):
                 words[index] = one

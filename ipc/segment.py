@@ -45,7 +45,11 @@ class Segment:
             if error.errno not in _NOT_HERE:
                 raise
             fd = _sealed_memfd(size)
-        return cls(id, fd, size)
+        try:
+            return cls(id, fd, size)
+        except BaseException:  # a mapping takes a descriptor of its own, and there may be no more
+            os.close(fd)
+            raise
 
     @classmethod
     def attach(cls, id, fd, size):

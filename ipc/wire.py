@@ -16,8 +16,7 @@ import numpy as np
 
 from .faults import ProtocolError
 
-#: What a record in a ring slot begins with: kind, call id, plan id, place of the block, a released place or 0, bytes copied, two spare
-#: words.
+#: What a record in a ring slot begins with: kind, call id, plan id, place of the block, and four words whose meaning depends on the kind.
 HEAD = struct.Struct("=8Q")
 
 #: A call with tensors outside its block goes on with their places; what lies behind the last one means nothing.
@@ -32,6 +31,13 @@ CALL = 1
 RELEASE = 2
 RESULT = 3
 FAILURE = 4
+LOOK = 5
+
+#: In a call's word 5: its result is to say when each step of it happened.
+TIMED = 1
+#: Words 4, 6 and 7 of such a result, in nanoseconds of CLOCK_MONOTONIC: the model started; it ended; and, relative to these, how long before
+#: the start the call was taken (low half) and how long after the end the answer was ready (high half), each `LONGEST_OFFSET` at most.
+LONGEST_OFFSET = (1 << 32) - 1
 
 #: A place is ``segment id << PLACE_BITS | offset``. Offsets are multiples of ALIGNMENT where a block begins, so bit 0 is free to say "present".
 PLACE_BITS = 40

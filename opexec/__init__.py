@@ -14,6 +14,7 @@ from .errors import (
     ModelError,
     OpexecError,
     OutOfSharedMemory,
+    Overloaded,
     ProtocolError,
     SpecError,
     WorkerDied,
@@ -21,6 +22,9 @@ from .errors import (
 from .ipc import VERSION as __version__
 from .loading import load
 from .model import Model, ModelStats, WorkerInfo
+from .policies import RestartPolicy
+from .sandbox import Sandbox
+from .sharing.client import attach
 from .spec import TensorSpec
 from .supervisor import Supervisor
 
@@ -35,12 +39,16 @@ __all__ = [
     "ModelStats",
     "OpexecError",
     "OutOfSharedMemory",
+    "Overloaded",
     "ProtocolError",
+    "RestartPolicy",
+    "Sandbox",
     "SpecError",
     "Supervisor",
     "TensorSpec",
     "WorkerDied",
     "WorkerInfo",
     "__version__",
+    "attach",
     "load",
 ]

@@ -14,7 +14,21 @@ from .errors import OpexecError
 from .ipc import wire
 from .ipc.packer import Block, Packer
 from .ipc.plan import Plan
-from .output_memory import OutputMemory
+from .output_memory import Foreseen, OutputMemory
+from .timing import CallTimes
+
+
+class Again(Exception):
+    """A call was not answered because its worker has gone, and is to be made again with another one.
+
+    `error` is why; `sent` whether a worker may have begun it; `deadline` its deadline, where it is known.
+    """
+
+    def __init__(self, error: OpexecError, sent: bool, deadline: float | None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.sent = sent
+        self.deadline = deadline
 
 
 class Call:
@@ -24,6 +38,8 @@ class Call:
     #: The record that answers it, and the record's plan, which is there whenever the record is.
     answer: tuple[int, ...] | None = None
     plan: Plan = None  # type: ignore[assignment]
+    #: What the answer may well be, made while the worker works.
+    foreseen: Foreseen | None = None
     failure: BaseException | None = None
     #: What the waiting thread sleeps on while another one reads.
     parked: threading.Lock | None = None
@@ -33,6 +49,11 @@ class Call:
     #: Where the tensors outside the block lie, and the caller's arrays there: alive for as long as the worker may read them.
     places: tuple[int, ...] = ()
     keep: Any = None
+    #: `wire.TIMED` if the moments of this call are to be kept in `times`; `began` and `sent` by `timing.now`.
+    timed = 0
+    began = 0
+    sent = 0
+    times: CallTimes | None = None
 
     def __init__(self, block: Block) -> None:
         #: The inputs; None once the worker looks at them no more.
@@ -69,6 +90,19 @@ class InFlight:
     def expects(self, id: int) -> bool:
         """Whether an answer to call `id` is still to come."""
         return id in self.pending or id in self._discarded
+
+    def awaits(self, id: int) -> bool:
+        """Whether somebody waits for call `id`."""
+        return id in self.pending
+
+    def was_abandoned(self, call: Call) -> bool:
+        """Whether nobody waits for `call`, and the worker has not answered it."""
+        return self._discarded.get(call.id) is call
+
+    @property
+    def unanswered(self) -> int:
+        """How many calls the worker has still to answer, whether somebody waits for them or not."""
+        return len(self.pending) + len(self._discarded)
 
     def settle(self, record: tuple[int, ...]) -> None:
         """The answer in `record` has been noted with its call: wake who waits for it, and free what it held."""

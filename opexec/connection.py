@@ -26,6 +26,7 @@ from .ipc.packer import Packer
 from .ipc.ring import CALLER, CHANNEL_BYTES, WORKER, write_header
 from .memory import SharedMemory
 from .output_memory import OutputMemory
+from .timing import now
 from .worker import WorkerProcess
 
 #: A sleeping reader looks again this often, in milliseconds, though nothing should make it.
@@ -33,11 +34,16 @@ _LOOK_AGAIN_MS = 100
 #: A thread that waits for another one to read looks this often, in seconds, whether the role is free.
 _FOLLOW_S = 0.05
 
+#: How long, in seconds, a worker's control socket may take no message from `let_in`.
+_LET_IN_S = 1.0
+
 #: What a worker says of an exception.
 _ERROR_PARTS = ("type", "message", "traceback")
 
 #: Has the reader's role once the connection is closed.
 _THE_END = object()
+#: Has the reader's role where nobody waits, to see to the end of the worker.
+_GRAVEDIGGER = object()
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -48,7 +54,13 @@ class Connection:
     def __init__(self, process: WorkerProcess, packer: Packer, memory: SharedMemory, wait: str) -> None:
         self.process = process
         self.dead: OpexecError | None = None
+        #: Why this side had the worker killed, if it did.
+        self.condemned = ""
+        #: Told of a call for which no thread waits when its deadline has passed.
+        self.overdue: Callable[[Call], None] | None = None
         self.sent = 0
+        #: The number of the next call that is timed.
+        self.next_timed = 0
         self.copied_in = 0
         self._packer = packer
         self._memory = memory
@@ -79,7 +91,8 @@ class Connection:
         # A thread that sends takes in what comes meanwhile: then the reader, asleep, must be told that it is here.
         process.control.on_buffered = self.channel.bell.ring_own
         # Of a model that nobody closed.
-        weakref.finalize(self.channel.bell, _close, self.channel.bell.descriptors)
+        # Not at the interpreter's exit: daemon threads may still sleep on them.
+        weakref.finalize(self.channel.bell, _close, self.channel.bell.descriptors).atexit = False
         self.outputs = OutputMemory(self.channel, memory, self._sending)
         self.calls = InFlight(packer, self.outputs)
         self.pending = self.calls.pending
@@ -156,7 +169,9 @@ class Connection:
                 if block.plan.table >= 0:
                     block.plan.write_table(block.extent.segment.map, block.extent.offset, outside)
                     outside = ()
-                published = producer.publish(wire.CALL, id, block.plan.id, block.place, due, 0, outside)
+                published = producer.publish(
+                    wire.CALL, id, block.plan.id, block.place, due, call.timed, outside
+                )
             finally:
                 if producer.tail == tail:  # the ring is full, or this thread was interrupted
                     self.pending.pop(id, None)
@@ -165,10 +180,25 @@ class Connection:
                     self.outputs.due = due
             # The worker is at it; what follows costs the call nothing.
             if published:
+                if call.timed:
+                    call.sent = now()
+                if due:
+                    call.foreseen = self.outputs.foresee(due)
                 self.copied_in += block.plan.copied
                 if self.outputs.leases.ended:
                     self.outputs.collect()
         return published
+
+    def let_in(self, control: int, pidfd: int, tally: int) -> None:
+        """Have the worker serve another process too, soon, however many calls wait: over the socket `control`, until `pidfd` tells of its end.
+
+        `tally` is the page on which the worker counts. Raises PeerGone or TimeoutError.
+        """
+        self.process.control.send({"type": "attach"}, [control, pidfd, tally], timeout=_LET_IN_S)
+        with self._sending:
+            if self.dead is None:
+                self.channel.producer.publish(wire.LOOK, 0, 0, 0, 0, 0)
+        self.channel.bell.ring()
 
     def _offer_segments(self) -> None:
         with self._offering:
@@ -214,7 +244,7 @@ class Connection:
         """The tensors of an answered call, in the order of its plan, over shared memory: good for as long as they are held."""
         assert call.answer is not None
         try:
-            return self.outputs.lend(call.plan, call.answer[3])
+            return self.outputs.lend(call.plan, call.answer[3], call.foreseen)
         except faults.ProtocolError as error:
             raise self.broken(error) from error
 
@@ -410,6 +440,8 @@ class Connection:
             if self.pending.get(call.id) is call and call.answer is None:
                 self.calls.abandon(call)
                 call.failure = error
+                if self.overdue is not None:
+                    self.overdue(call)
                 if call.finish is not None:
                     call.finish(call)
 
@@ -446,6 +478,36 @@ class Connection:
         assert self.dead is not None
         return copy.copy(self.dead)
 
+    def taken(self) -> tuple[int, ...] | None:
+        """The record that the worker took last: it tells what it is at, and, looked at twice, whether it goes on."""
+        return self.channel.producer.last_taken(wire.HEAD)
+
+    def condemn(self, why: str) -> None:
+        """Kill the worker; the error that its calls fail with says why."""
+        self.condemned = self.condemned or why
+        self.process.kill()
+
+    def bury(self) -> OpexecError:
+        """See to the end of a worker that has died, whoever else does; returns why it did."""
+        while self.dead is None:
+            if self.take_role(_GRAVEDIGGER):
+                try:
+                    self._bury()
+                finally:
+                    self.leave_role(_GRAVEDIGGER)
+            else:
+                time.sleep(0.001)  # the reader sees it, too
+        return self.ended()
+
+    def retire(self, error: OpexecError) -> bool:
+        """Take no more calls, which fail with `error`, if none is in flight; False if one is. `close` must follow."""
+        with self._sending:
+            if self.pending:
+                return False
+            if self.dead is None:
+                self.dead = error
+            return True
+
     def _bury(self) -> None:
         """The worker is gone, but what it answered before is good."""
         if self.dead is None:
@@ -456,7 +518,10 @@ class Connection:
         if self.dead is None:
             taken = self.channel.producer.last_taken(wire.HEAD)
             busy = taken is not None and taken[0] == wire.CALL and self.calls.expects(taken[1])
-            self.end(self.process.death("call" if busy else "idle"))
+            error = self.process.death("call" if busy else "idle")
+            if self.condemned:
+                error.args = (f"{error.args[0]}\nIt was killed on purpose: {self.condemned}",)
+            self.end(error)
         return self.ended()
 
     def broken(self, error: Exception) -> OpexecError:
@@ -475,6 +540,9 @@ class Connection:
             if self.dead is not None:
                 return
             self.dead = error
+        self._dismiss()
+
+    def _dismiss(self) -> None:
         self.calls.fail_all(self.ended)
         for heir in list(self._heirs):
             heir()
@@ -490,6 +558,7 @@ class Connection:
         while not self.take_role(_THE_END) and time.monotonic() < give_up:
             time.sleep(0.001)
         self.process.close(grace)
+        self._dismiss()  # of a connection that was retired: its abandoned calls kept their memory until here
         self.outputs.close()
         self._memory.forget(self._segment)
         if self._role.get(0) is _THE_END:

@@ -60,7 +60,7 @@ class LoadError(OpexecError):
 
     `stage` is where it stopped: ``"source"`` (what to load was not understood), ``"spawn"`` (the interpreter did not start),
     ``"handshake"`` (the worker started but cannot serve), or ``"load"`` (the model's file or factory failed); ``"device"``: there is no
-    such GPU; ``"several"``: of the models that `Supervisor.load_all` was to load, those in `failures` failed, each with its own error.
+    such GPU; ``"attach"``: nobody shares a model under the name, or its owner refuses; ``"several"``: of the models that `Supervisor.load_all` was to load, those in `failures` failed, each with its own error.
     """
 
     def __init__(
@@ -115,7 +115,14 @@ class ModelError(OpexecError):
 
 
 class CallTimeout(OpexecError, TimeoutError):
-    """A call's deadline passed before the answer came. The worker still runs the call; its late answer is discarded."""
+    """A call's deadline passed before the answer came.
+
+    The worker still runs the call, and its late answer is discarded; if it makes no progress for as long as its model's ``grace``, it is killed.
+    """
+
+
+class Overloaded(OpexecError):
+    """A model has as many calls under way as its ``max_pending`` allows; the call was not sent."""
 
 
 class OutOfSharedMemory(OpexecError, MemoryError):

@@ -21,6 +21,7 @@ from .array_kinds import ArrayKind, kind_of
 from .arrays import to_numpy
 from .errors import ModelClosed, ModelError, OpexecError
 from .ipc.wire import is_text
+from .metrics.errors import ErrorCounts
 from .model import Model, ModelStats, WorkerInfo, subset
 from .signature import check_names, check_texts, signatures, split
 from .spec import TensorSpec, bind_inputs, bind_outputs
@@ -59,6 +60,7 @@ class InProcessModel(Model):
         self._symbols: dict[Signature, Mapping[str, int]] = {}
         self._approved: set[tuple[Signature, Signature]] = set()
         self._calls = 0
+        self.failures = ErrorCounts()
         self._closed = False
         self._one_at_a_time = threading.RLock()
         self._submitting = threading.Lock()
@@ -119,17 +121,21 @@ class InProcessModel(Model):
             raise ModelClosed(f"model {self.name!r} is closed; load it again to call it")
 
     def _run(self, names: tuple[str, ...], arrays: list[Any], positional: int) -> tuple[list[Any], Structure]:
-        signature, symbols = self._check_inputs(names, arrays)
-        with self._one_at_a_time:
-            self._calls += 1
-            try:
-                bound = self._model.bind(
-                    arrays[:positional], dict(zip(names[positional:], arrays[positional:], strict=True))
-                )
-                _, leaves, structure = flatten(self._model.run(bound, _reserve))
-            except (Exception, SystemExit) as error:  # a model's sys.exit() must not end the caller
-                raise ModelError(**describe(error)) from error
-        self._check_outputs(signature, symbols, structure.names, leaves)
+        try:
+            signature, symbols = self._check_inputs(names, arrays)
+            with self._one_at_a_time:
+                self._calls += 1
+                try:
+                    bound = self._model.bind(
+                        arrays[:positional], dict(zip(names[positional:], arrays[positional:], strict=True))
+                    )
+                    _, leaves, structure = flatten(self._model.run(bound, _reserve))
+                except (Exception, SystemExit) as error:  # a model's sys.exit() must not end the caller
+                    raise ModelError(**describe(error)) from error
+            self._check_outputs(signature, symbols, structure.names, leaves)
+        except OpexecError as error:
+            self.failures.add(error)
+            raise
         return leaves, structure
 
     # As with an isolated model, a signature that was found to fit the spec is not looked at again, unless it holds an array of objects:
@@ -174,11 +180,15 @@ class InProcessModel(Model):
     def restart(self) -> None:
         raise OpexecError(f"model {self.name!r} runs in this process: there is no worker to replace")
 
-    def close(self) -> None:
+    def swap(self, source: str | os.PathLike[str], *, wait: bool = True, **arguments: Any) -> None:
+        raise OpexecError(f"model {self.name!r} runs in this process: load the other one beside it")
+
+    def close(self, drain: bool = False, timeout: float | None = None) -> None:
         with self._submitting:
-            self._closed = True
-            if self._threads is not None:
-                self._threads.shutdown(wait=False)
+            self._closed = not drain or self._threads is None
+            threads = self._threads
+        if threads is not None:
+            threads.shutdown(wait=drain and timeout is None)
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:
@@ -196,7 +206,12 @@ class InProcessModel(Model):
 
     def stats(self) -> ModelStats:
         return ModelStats(
-            calls=self._calls, bytes_copied_in=0, bytes_copied_out=0, shared_memory=0, blocks_held=0
+            calls=self._calls,
+            bytes_copied_in=0,
+            bytes_copied_out=0,
+            shared_memory=0,
+            blocks_held=0,
+            errors=self.failures.by_type(),
         )
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

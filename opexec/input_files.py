@@ -187,7 +187,7 @@ def _image(file: Path) -> Array:
         from PIL import Image, ImageOps
     except ModuleNotFoundError:
         raise OpexecError(
-            f"reading {file} needs Pillow, which is not installed: pip install pillow"
+            f"reading {file} needs Pillow, which is not installed: pip install 'opexec[images]'"
         ) from None
     with Image.open(file) as image:
         # Cameras turn pictures by a note in the file, not by its pixels.
@@ -237,7 +237,8 @@ def _other_sound(file: Path) -> Array:
         import soundfile
     except ModuleNotFoundError:
         raise OpexecError(
-            f"{file} is no WAV file of integer samples; reading it needs soundfile, which is not installed: pip install soundfile"
+            f"{file} is no WAV file of integer samples; reading it needs soundfile, which is not installed: "
+            "pip install 'opexec[sound]'"
         ) from None
     try:
         subtype = soundfile.info(str(file)).subtype

@@ -9,57 +9,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from . import swapping
+from .admission import Admission
 from .array_kinds import ArrayKind, kind_of
-from .arrays import snapshot, to_numpy
-from .calls import Call
+from .arrays import to_numpy
+from .calls import Again, Call
 from .connection import Connection
-from .errors import ModelClosed, OpexecError, OutOfSharedMemory, SpecError, WorkerDied
+from .errors import CallTimeout, ModelClosed, OpexecError, OutOfSharedMemory, SpecError, WorkerDied
+from .errors import ProtocolError as ProtocolFault
+from .futures import Submission
 from .input_memory import InputMemory
+from .ipc import wire
 from .ipc.arena import NoRoom
 from .ipc.faults import ProtocolError
 from .ipc.packer import Block
 from .launch import Launch
 from .memory import SharedMemory
+from .metrics.errors import ErrorCounts, counted
+from .metrics.latency import Latency
 from .model import Model, ModelStats, WorkerInfo, subset
-from .readers import Collector, LoopReader
+from .policies import Supervision
+from .replica import Link
+from .replicas import Replicas
+from .request import Specs
 from .signature import check_names, check_texts, signatures, split
 from .spec import bind_inputs, bind_outputs
-from .startup import Startup
-from .worker import WorkerProcess
+from .timing import CallTimes, Sampler, assembled, now
 from .workers.structure import Structure, unflatten
 
+if TYPE_CHECKING:
+    from .sharing.shared import Share
+
 _APPROVED_KEPT = 4096
+#: From so many bytes on, inputs are copied in a thread for an event loop: it takes longer than to hand it over.
+_ASIDE = 1 << 20
 #: Where a result's structure is kept in its plan's memo, beside the inputs it was found to fit.
 _STRUCTURE = "structure"
-
-
-class _Link:
-    """The model's present connection, and what is only true of it."""
-
-    def __init__(self, connection: Connection, framework: str, version: str) -> None:
-        self.connection = connection
-        self.framework = framework
-        self.version = version
-        self.collector = Collector(connection)
-        self.loop_readers: dict[asyncio.AbstractEventLoop, LoopReader] = {}
-
-    def loop_reader(self) -> LoopReader:
-        loop = asyncio.get_running_loop()
-        reader = self.loop_readers.get(loop)
-        if reader is None:
-            for old in [one for one in list(self.loop_readers) if one.is_closed()]:
-                self.connection.remove_heir(self.loop_readers.pop(old).heir)
-            reader = self.loop_readers[loop] = LoopReader(self.connection, loop)
-        return reader
 
 
 class IsolatedModel(Model):
@@ -79,34 +74,57 @@ class IsolatedModel(Model):
         timeout: float | None,
         wait: str,
         shm_limit: int | None,
+        supervision: Supervision | None = None,
         background: bool = False,
     ) -> None:
         self.name = name
         self.platform = platform
-        self._launch = launch
         self._check = check
         self._checks_outputs = False
         self._timeout = timeout
-        self._wait = wait
+        supervision = supervision or Supervision()
+        self._retries = supervision.retries
         self._memory = SharedMemory(shm_limit)
         # Weakly: a model that nobody holds any more goes at once, with its memory, and not when cycles are collected.
         model = weakref.proxy(self)
         self._input_memory = InputMemory(self._memory, lambda names, arrays: model._examine(names, arrays))
         self._packer = self._input_memory.packer
-        self._link: _Link | None = None
-        self._starting: WorkerProcess | None = None
-        self._startup = Startup(name)
-        self._replacing = threading.Lock()
-        #: What former workers count for in `stats`: calls, bytes copied in, bytes copied out.
-        self._before = (0, 0, 0)
+        #: The worker of a model that has one, while that can be called; else `replicas` knows whom to call, and when.
+        self._link: Link | None = None
+        own = weakref.ref(self)
+        self.replicas = Replicas(
+            name,
+            launch,
+            supervision,
+            self._packer,
+            self._memory,
+            wait,
+            lambda link: _publish(own, link),
+            lambda specs: _adopt(own, specs),
+        )
+        limit = supervision.max_pending
+        #: Counts the calls, where their number is limited.
+        self.admission = (
+            None if limit is None else Admission(name, limit, waits=supervision.when_full == "wait")
+        )
+        #: The specs stay as they are: another model was swapped in.
+        self._specs_fixed = False
+        #: The times of some calls.
+        self.sampler = Sampler()
+        self.latency: Latency = Latency(self.sampler)
+        self.failures = ErrorCounts()
+        #: The names under which other processes find it.
+        self.shares: set[Share] = set()
+        self._opening = threading.Lock()
+        self._opened = False
         self._closed = False
         try:
             self._input_memory.open()
             if background:
                 threading.Thread(target=self._load, name=f"opexec-loading-{name}", daemon=True).start()
             else:
-                self._link = self._connect()
-                self._startup.succeed()
+                self.replicas.open()
+                self._opened = True
         except BaseException as error:
             self._input_memory.close()
             if isinstance(error, NoRoom):
@@ -117,162 +135,212 @@ class IsolatedModel(Model):
 
     def _load(self) -> None:
         try:
-            self._link = self._connect()
+            self.replicas.open()
         except BaseException as error:
-            self._launch.failed(error)
-            self._startup.fail(self._cannot_start(error) if isinstance(error, NoRoom) else error)
-        else:
-            self._startup.succeed()
+            self.replicas.launch.failed(error)
+            self.replicas.startup.fail(self._cannot_start(error) if isinstance(error, NoRoom) else error)
+        with self._opening:
+            self._opened = True
         if self._closed:  # meanwhile, by somebody who leaves the rest to this thread
-            self._end_workers()
+            self._end()
 
     def _cannot_start(self, error: NoRoom) -> OutOfSharedMemory:
         return OutOfSharedMemory(f"model {self.name!r} cannot start: {error}")
 
     @property
     def ready(self) -> bool:
-        link = self._link
-        return link is not None and link.connection.dead is None and not self._closed
+        return self.replicas.ready
 
     def wait_ready(self, timeout: float | None = None) -> None:
-        self._startup.wait(None if timeout is None else _deadline(timeout))
+        self.replicas.startup.wait(None if timeout is None else _deadline(timeout))
         if self._closed:
             raise self._is_closed()
 
-    def _linked(self, timeout: float | None) -> tuple[_Link, float | None]:
-        """The link, once there is one, and what is left of a call's timeout then."""
-        if timeout is None:
-            timeout = self._timeout
-        deadline = None if timeout is None else _deadline(timeout)
-        self._startup.wait(deadline)
-        link = self._link
-        assert link is not None
-        return link, None if deadline is None else max(deadline - time.monotonic(), 0.0)
-
     def __getattr__(self, name: str) -> Any:
         if name in ("inputs", "outputs"):
-            self._startup.wait()
+            self.replicas.startup.wait()
             if name in self.__dict__:
                 return self.__dict__[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     # Calls
+    #
+    # Each way to call has a short way, to the one worker there is, and a long one: where there are several, or none that can be called yet,
+    # or calls are counted, or the worker has gone before it was sent the call.
 
     def infer(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
         link = self._link
         if link is None:
-            link, timeout = self._linked(timeout)
+            return self._infer_anyhow(inputs, outputs, timeout)
         try:
-            names, values = tuple(inputs), [*inputs.values()]
-        except (AttributeError, TypeError):
-            names, values = split(inputs)  # says what is wrong
-        call, kind = self._prepare(link, names, values, 0, timeout)
-        views = self._run(link, call)
+            try:
+                names, values = tuple(inputs), [*inputs.values()]
+            except (AttributeError, TypeError):
+                names, values = split(inputs)  # says what is wrong
+            call, kind = self._prepare(link, names, values, 0, timeout)
+            views = self._run(link, call)
+        except Again as again:
+            return self._infer_anyhow(inputs, outputs, timeout, again)
+        except OpexecError as error:
+            self.failures.add(error)
+            raise
         results = dict(zip(call.plan.names, views))
         if kind is not None:
             results = {name: kind.from_numpy(view) for name, view in results.items()}
         return results if outputs is None else subset(results, outputs)
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        link, timeout = self._link, None
-        if link is None:
-            link, timeout = self._linked(None)
-        names, values, positional = self._named(args, kwargs)
-        call, kind = self._prepare(link, names, values, positional, timeout)
-        return self._rebuild(link, call, kind, self._run(link, call))
+    def _infer_anyhow(
+        self,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str] | None,
+        timeout: float | None,
+        again: Again | None = None,
+    ) -> dict[str, Any]:
+        _, call, kind, views = self._run_anyhow(*split(inputs), 0, timeout, again)
+        results = dict(zip(call.plan.names, views))
+        if kind is not None:
+            results = {name: kind.from_numpy(view) for name, view in results.items()}
+        return results if outputs is None else subset(results, outputs)
 
+    @counted
+    def infer_timed(
+        self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> tuple[dict[str, Any], CallTimes]:
+        """`infer`, and when each step of this very call happened."""
+        began = now()
+        deadline = self._due(timeout)
+        self._refuse_copies()
+        with self.replicas.claimed(deadline) as link:
+            try:
+                call, kind = self._prepare(link, *split(inputs), 0, _left(deadline))
+            except Again as again:
+                raise again.error from None
+            call.began, call.timed = began, wire.TIMED
+            try:
+                link.connection.wait(call, link.connection.send(call))
+                results = self._results(link, call, kind, outputs)
+            except BaseException:
+                link.connection.calls.abandon(call)
+                raise
+        assert call.times is not None
+        return results, call.times
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        link = self._link
+        if link is not None:
+            names, values, positional = self._named(args, kwargs)
+            try:
+                call, kind = self._prepare(link, names, values, positional, None)
+                return self._rebuild(link, call, kind, self._run(link, call))
+            except Again as one:
+                again: Again | None = one
+            except OpexecError as error:
+                self.failures.add(error)
+                raise
+        else:
+            again = None
+            if "inputs" not in self.__dict__:
+                self.replicas.startup.wait(self._due(None))
+            names, values, positional = self._named(args, kwargs)
+        return self._rebuild(*self._run_anyhow(names, values, positional, None, again))
+
+    @counted
     def submit(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> Future[dict[str, Any]]:
-        link = self._link
-        if link is None:
-            return self._submit_when_ready(inputs, outputs, timeout)
-        future: Future[dict[str, Any]] = Future()
-        future.set_running_or_notify_cancel()
-        call, kind = self._prepare(link, *split(inputs), 0, timeout)
-
-        def complete() -> None:
-            try:
-                if call.failure is not None:
-                    raise call.failure
-                results = self._results(link, call, kind, outputs)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(results)
-
-        try:
-            link.collector.expect(call, complete)
-            self._send(link, call)
-        except BaseException:
-            link.collector.forget(call)
-            raise
-        link.collector.wake()
-        return future
-
-    def _submit_when_ready(
-        self, inputs: Mapping[str, Any], outputs: Sequence[str] | None, timeout: float | None
-    ) -> Future[dict[str, Any]]:
-        """`submit` while the model is loading. As ever, the inputs are the caller's again when this returns."""
+        self._refuse_copies()
         names, values = split(inputs)
-        kept = {name: snapshot(value, name) for name, value in zip(names, values, strict=True)}
-        future: Future[dict[str, Any]] = Future()
-        future.set_running_or_notify_cancel()
-        if timeout is None:
-            timeout = self._timeout
-        deadline = None if timeout is None else _deadline(timeout)
+        submission = Submission(self, names, values, outputs, self._due(timeout), self._retries)
+        submission.start()
+        return submission.future
 
-        def begin(error: BaseException | None) -> None:
-            try:
-                if error is not None:
-                    raise error
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                self.submit(kept, outputs=outputs, timeout=left).add_done_callback(finish)
-            except BaseException as error:
-                future.set_exception(error)
-
-        def finish(answered: Future[dict[str, Any]]) -> None:
-            error = answered.exception()
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(answered.result())
-
-        self._startup.when_done(begin, deadline)
-        return future
-
-    async def _linked_async(self, timeout: float | None) -> tuple[_Link, float | None]:
-        """`_linked` for an event loop, which goes on meanwhile."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        def tell(error: BaseException | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and its coroutines with it
-                loop.call_soon_threadsafe(wake)
-
-        if timeout is None:
-            timeout = self._timeout
-        deadline = None if timeout is None else _deadline(timeout)
-        self._startup.when_done(tell, deadline)
-        await ended
-        return self._linked(None if deadline is None else max(deadline - time.monotonic(), 0.0))
-
+    @counted
     async def infer_async(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
-        link = self._link
-        if link is None:
-            link, timeout = await self._linked_async(timeout)
+        self._refuse_copies()
+        names, values = split(inputs)
+        deadline = self._due(timeout)
+        tries = self._retries
+        if self.admission is not None:
+            await self.admission.enter_async(deadline)
+        try:
+            while True:
+                link = self.replicas.try_claim()
+                if link is None:
+                    await self._wait_async(deadline)
+                    continue
+                try:
+                    call, kind = await self._run_async(link, names, values, _left(deadline))
+                    return self._results(link, call, kind, outputs)
+                except Again as again:
+                    tries -= again.sent
+                finally:
+                    self.replicas.unclaim(link)
+        finally:
+            if self.admission is not None:
+                self.admission.leave()
+
+    async def _wait_async(self, deadline: float | None) -> None:
+        """Wait for a worker, while the event loop goes on."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[BaseException | None] = loop.create_future()
+
+        def wake(error: BaseException | None) -> None:
+            if not ended.done():
+                ended.set_result(error)
+
+        def tell(error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and its coroutines with it
+                loop.call_soon_threadsafe(wake, error)
+
+        self.replicas.startup.when_done(tell, deadline)
+        error = await ended
+        if error is not None:
+            raise error
+
+    def _copied(self, values: list[Any]) -> int:
+        """How many bytes a call with these inputs copies, about."""
+        large = [value for value in values if getattr(value, "nbytes", 0) >= _ASIDE // 64]
+        copied = sum(value.nbytes for value in large)
+        if copied >= _ASIDE and all(type(value) is np.ndarray for value in large):
+            outside, _ = self._input_memory.find(large)
+            copied -= sum(large[place].nbytes for place in outside)
+        return copied
+
+    async def _prepare_aside(
+        self, link: Link, names: tuple[str, ...], values: list[Any], timeout: float | None
+    ) -> tuple[Call, ArrayKind | None]:
+        """`_prepare`, in a thread: a large copy would keep the event loop from all else."""
+        fate: dict[int, Call | None] = {}
+
+        def prepare() -> tuple[Call, ArrayKind | None]:
+            prepared = self._prepare(link, names, values, 0, timeout)
+            if fate.setdefault(0, prepared[0]) is None:
+                link.connection.calls.abandon(prepared[0])
+            return prepared
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, prepare)
+        except asyncio.CancelledError:
+            call = fate.setdefault(0, None)
+            if call is not None:
+                link.connection.calls.abandon(call)
+            raise
+
+    async def _run_async(
+        self, link: Link, names: tuple[str, ...], values: list[Any], timeout: float | None
+    ) -> tuple[Call, ArrayKind | None]:
+        """`_prepare`, and wait for the answer."""
         loop = asyncio.get_running_loop()
         here = threading.get_ident()
         ended: asyncio.Future[None] = loop.create_future()
-        call, kind = self._prepare(link, *split(inputs), 0, timeout)
+        if self._copied(values) < _ASIDE:
+            call, kind = self._prepare(link, names, values, 0, timeout)
+        else:
+            call, kind = await self._prepare_aside(link, names, values, timeout)
 
         def wake() -> None:
             if not ended.done():
@@ -306,35 +374,96 @@ class IsolatedModel(Model):
         finally:
             reader.remove(call)
         if call.failure is not None:
+            self._recover(link, call, call.failure)
             raise call.failure
-        return self._results(link, call, kind, outputs)
+        return call, kind
 
-    def _run(self, link: _Link, call: Call) -> list[Any]:
-        """Send a prepared call, wait for its answer and give the arrays in it."""
+    @counted
+    def _run_anyhow(
+        self,
+        names: tuple[str, ...],
+        values: list[Any],
+        positional: int,
+        timeout: float | None,
+        again: Again | None,
+    ) -> tuple[Link, Call, ArrayKind | None, list[Any]]:
+        """Make a call, for which the short way was not open, with whichever worker there is; `again`: what became of it so far."""
+        self._refuse_copies()
+        deadline = self._due(timeout)
+        tries = self._retries
+        if again is not None:
+            deadline = again.deadline or deadline
+            tries -= again.sent
+        if self.admission is not None:
+            self.admission.enter(deadline)
+        try:
+            while True:
+                with self.replicas.claimed(deadline) as link:
+                    try:
+                        call, kind = self._prepare(link, names, values, positional, _left(deadline))
+                        return link, call, kind, self._run(link, call, tries)
+                    except Again as one:
+                        tries -= one.sent
+        finally:
+            if self.admission is not None:
+                self.admission.leave()
+
+    def _due(self, timeout: float | None) -> float | None:
+        """When a call with that timeout is to end."""
+        if timeout is None:
+            timeout = self._timeout
+        return None if timeout is None else _deadline(timeout)
+
+    def _run(self, link: Link, call: Call, tries: int | None = None) -> list[Any]:
+        """Send a prepared call, wait for its answer and give the arrays in it. Raises Again if it may be made again, `tries` times at most."""
         connection = link.connection
         try:
             connection.wait(call, connection.send(call))
             return self._views(link, call)
-        except BaseException:
+        except BaseException as error:
             connection.calls.abandon(call)
+            self._recover(link, call, error, tries)
             raise
 
-    def _views(self, link: _Link, call: Call) -> list[Any]:
+    def _recover(self, link: Link, call: Call, error: BaseException, tries: int | None = None) -> None:
+        """What a call's failure means for its worker. Raises Again if the call may be made again."""
+        if type(error) is CallTimeout:
+            self.replicas.overdue(link, call)
+        elif isinstance(error, WorkerDied | ProtocolFault) and not link.process.is_copy:
+            self.replicas.lost(link)
+            if self._closed:
+                return
+            if not call.id or (isinstance(error, WorkerDied) and error.stage == "idle"):
+                # It was not sent, or the worker died before it had taken it.
+                raise Again(error, False, call.deadline) from None
+            if isinstance(error, WorkerDied) and (self._retries if tries is None else tries):
+                raise Again(error, True, call.deadline) from None
+
+    def _views(self, link: Link, call: Call) -> list[Any]:
         """The arrays of an answered call, checked against the spec."""
+        seen = now() if call.timed else 0
         views = link.connection.arrays(call)
         if self._checks_outputs and call.stock not in call.plan.memo:
             self._check_outputs(call, views)
+        if seen:
+            self._keep_times(link.connection, call, seen)
         return views
 
+    def _keep_times(self, connection: Connection, call: Call, seen: int) -> None:
+        assert call.answer is not None
+        call.times = assembled(call.began, call.sent, call.answer, seen, now())
+        self.sampler.add(call.times)
+        connection.next_timed = connection.sent + self.sampler.left_out
+
     def _results(
-        self, link: _Link, call: Call, kind: ArrayKind | None, outputs: Sequence[str] | None
+        self, link: Link, call: Call, kind: ArrayKind | None, outputs: Sequence[str] | None
     ) -> dict[str, Any]:
         results = dict(zip(call.plan.names, self._views(link, call)))
         if kind is not None:
             results = {name: kind.from_numpy(view) for name, view in results.items()}
         return results if outputs is None else subset(results, outputs)
 
-    def _rebuild(self, link: _Link, call: Call, kind: ArrayKind | None, views: list[Any]) -> Any:
+    def _rebuild(self, link: Link, call: Call, kind: ArrayKind | None, views: list[Any]) -> Any:
         if kind is not None:
             views = [kind.from_numpy(view) for view in views]
         try:
@@ -348,11 +477,13 @@ class IsolatedModel(Model):
     # One call's way in
 
     def _prepare(
-        self, link: _Link, names: tuple[str, ...], values: list[Any], positional: int, timeout: float | None
+        self, link: Link, names: tuple[str, ...], values: list[Any], positional: int, timeout: float | None
     ) -> tuple[Call, ArrayKind | None]:
         """Put the inputs into shared memory; the call is then ready to be sent."""
-        if self._closed or link.connection.dead is not None:
+        connection = link.connection
+        if self._closed or connection.dead is not None:
             self._refuse(link)
+        began = now() if connection.sent >= connection.next_timed else 0
         if timeout is None:
             timeout = self._timeout
         deadline = None if timeout is None else _deadline(timeout)
@@ -372,7 +503,7 @@ class IsolatedModel(Model):
         try:
             block = self._packer.pack(names, values, positional, outside)
         except NoRoom:
-            block = self._pack_with_what_is_left(link, names, values, positional, outside)
+            block = self._pack_with_what_is_left(names, values, positional, outside)
         except (TypeError, ValueError) as error:
             if isinstance(error, SpecError):
                 raise
@@ -381,11 +512,13 @@ class IsolatedModel(Model):
         if outside:
             call.places, call.keep = places, values
         call.deadline = deadline
+        if began:
+            call.began = began
+            call.timed = wire.TIMED
         return call, kind
 
     def _pack_with_what_is_left(
         self,
-        link: _Link,
         names: tuple[str, ...],
         values: list[Any],
         positional: int,
@@ -396,7 +529,7 @@ class IsolatedModel(Model):
         try:
             return self._packer.pack(names, values, positional, outside)
         except NoRoom as error:
-            raise self._out_of_memory(link, error) from error
+            raise self._out_of_memory(error) from error
 
     def _not_to_be_sent(self, names: tuple[str, ...], values: list[Any], error: Exception) -> SpecError:
         """What is wrong with arrays that cannot be laid out: they do not fit the spec, or are of no dtype that can travel."""
@@ -407,7 +540,7 @@ class IsolatedModel(Model):
             return reason
         return SpecError(f"the inputs of {self.name!r} cannot be sent: {error}")
 
-    def _send(self, link: _Link, call: Call) -> bool:
+    def _send(self, link: Link, call: Call) -> bool:
         try:
             return link.connection.send(call)
         except BaseException:
@@ -422,157 +555,102 @@ class IsolatedModel(Model):
 
     # Workers
 
-    def _connect(self) -> _Link:
-        process = self._launch.start(self._started)
-        connection = None
-        try:
-            connection = Connection(process, self._packer, self._memory, self._wait)
-            with self._launch.turn():
-                loaded = connection.open(self._launch.message, None)
-            self.inputs, self.outputs = self._launch.read(loaded)
-            self._checks_outputs = self._check and self.outputs is not None
-        except BaseException as error:
-            if connection is not None:
-                connection.close(OpexecError(f"model {self.name!r} could not be loaded: {error}"), grace=0)
-            process.close(0)
-            raise
-        self._packer.rouse = connection.rouse
-        self._launch.loaded(loaded, process)
-        return _Link(connection, loaded["framework"], loaded["version"])
-
-    def _started(self, process: WorkerProcess) -> None:
-        self._starting = process
-        if self._closed:  # `close` may have looked before
-            process.kill()
-
     def restart(self) -> None:
         self._refuse_copies()
-        self._startup.wait_for_end()
-        with self._replacing:
-            if self._closed:
-                raise self._is_closed()
-            old = self._link
-            if old is not None:
-                process = old.connection.process
-                old.connection.close(
-                    WorkerDied(
-                        f"worker {self.name!r} (pid {process.pid}) was ended by restart() with this call in flight",
-                        pid=process.pid,
-                        exit_code=None,
-                        signal=None,
-                        stderr=(),
-                        stage="call",
-                    ),
-                    grace=0,
-                )
-            try:
-                link = self._connect()
-            except BaseException:
-                if self._closed:
-                    raise self._is_closed() from None
-                raise
-            if old is not None:
-                calls, bytes_in, bytes_out = self._before
-                self._before = (
-                    calls + old.connection.sent,
-                    bytes_in + old.connection.copied_in,
-                    bytes_out + old.connection.calls.copied_out,
-                )
-            self._link = link
-            if self._startup.failure is not None:
-                self._startup = Startup(self.name)
-                self._startup.succeed()
+        self._wait_until_opened()
+        with self.replicas.replacing():
+            self.replicas.restart()
 
-    def close(self) -> None:
+    def swap(self, source: str | os.PathLike[str], *, wait: bool = True, **arguments: Any) -> None:
+        self._refuse_copies()
+        launch, platform = swapping.launch(self.name, source, arguments)
+        self._wait_until_opened()
+        if "inputs" not in self.__dict__:
+            self.replicas.startup.wait()  # raises why it could not be loaded
+        contract = self.inputs, self.outputs
+        with self.replicas.replacing():
+            before, self._specs_fixed = self._specs_fixed, True
+            try:
+                self.replicas.swap(launch, lambda specs: swapping.check(contract, specs), wait)
+            except BaseException:
+                self._specs_fixed = before
+                raise
+            self.platform = platform
+
+    def share(self, name: str | None = None) -> Share:
+        from .sharing.shared import Share  # only here: most models are never shared
+
+        self._refuse_copies()
+        return Share(self, name)
+
+    def _wait_until_opened(self) -> None:
+        """For the end, good or bad, of the first loading."""
+        while not self._opened and not self._closed:
+            self.replicas.startup.wait_for_end()
+            if not self._opened:
+                time.sleep(0.001)
+
+    def close(self, drain: bool = False, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else _deadline(timeout)
         self._closed = True
         if self._is_copy():
             return
-        if self._startup.fail(self._is_closed()):
-            # It was loading. The thread that does so gets no further, and clears away what there is when it notices.
-            if self._starting is not None:
-                self._starting.kill()
-        else:
-            self._end_workers()
+        for share in list(self.shares):
+            share.close()
+        if self.admission is not None:
+            self.admission.close(self._is_closed)
+        if drain:
+            self.replicas.drain(deadline)
+        self.replicas.shut()
+        with self._opening:
+            opened = self._opened
+        if (
+            opened
+        ):  # else the thread that loads it gets no further, and clears away what there is when it notices
+            self._end()
 
-    def _end_workers(self) -> None:
-        link = self._link
-        if link is not None:
-            link.connection.close(self._is_closed(), grace=1)
-        starting = self._starting
-        if starting is not None and (link is None or starting is not link.connection.process):
-            starting.kill()  # a restart() that is under way
-        with self._replacing:
-            if self._link is not None:
-                self._link.connection.close(self._is_closed(), grace=1)
-            self._input_memory.close()
+    def _end(self) -> None:
+        self.replicas.end()
+        self._input_memory.close()
 
     def _is_closed(self) -> ModelClosed:
         return ModelClosed(f"model {self.name!r} is closed; load it again to call it")
 
     def _is_copy(self) -> bool:
         """Whether this is a forked copy of the process that loaded the model."""
-        link = self._link
-        return self._startup.is_copy if link is None else link.connection.process.is_copy
+        return self.replicas.is_copy
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:
-        link = self._link
-        if link is None:
-            return (self._unborn(),)
-        process = link.connection.process
-        alive = link.connection.dead is None and process.alive
-        return (
-            WorkerInfo(
-                pid=process.pid,
-                interpreter=str(process.interpreter),
-                python=process.hello["python"],
-                numpy=process.hello["numpy"],
-                framework=link.framework,
-                framework_version=link.version,
-                state="stopped" if not alive else "busy" if link.connection.pending else "ready",
-            ),
-        )
-
-    def _unborn(self) -> WorkerInfo:
-        """The worker of a model that is not loaded yet, or could not be."""
-        starting = self._starting
-        hello = {} if starting is None else starting.hello
-        return WorkerInfo(
-            pid=None if starting is None else starting.pid,
-            interpreter="" if starting is None else str(starting.interpreter),
-            python=hello.get("python", ""),
-            numpy=hello.get("numpy", ""),
-            framework="",
-            framework_version="",
-            state="stopped" if self._closed else "loading" if self._startup.under_way else "failed",
-        )
+        return self.replicas.infos()
 
     def stats(self) -> ModelStats:
-        link = self._link
-        if link is None:
-            return ModelStats(
-                calls=0, bytes_copied_in=0, bytes_copied_out=0, shared_memory=self._memory.used, blocks_held=0
-            )
-        connection = link.connection
-        calls, bytes_in, bytes_out = self._before
+        calls, bytes_in, bytes_out = self.replicas.counts()
         return ModelStats(
-            calls=calls + connection.sent,
-            bytes_copied_in=bytes_in + connection.copied_in,
-            bytes_copied_out=bytes_out + connection.calls.copied_out,
+            calls=calls,
+            bytes_copied_in=bytes_in,
+            bytes_copied_out=bytes_out,
             shared_memory=self._memory.used,
-            blocks_held=len(connection.outputs.leases),
+            blocks_held=self.replicas.blocks_held,
+            errors=self.failures.by_type(),
+            restarts=sum(worker.restarts for worker in self.workers),
+            in_flight=self.replicas.in_flight,
+            latency=self.latency.summaries(),
         )
 
-    def _refuse(self, link: _Link) -> NoReturn:
+    def _refuse(self, link: Link) -> NoReturn:
         if self._closed:
             raise self._is_closed()
-        raise link.connection.ended()
+        error = link.connection.ended()
+        if not link.process.is_copy:
+            self.replicas.lost(link)
+            raise Again(error, False, None)
+        raise error
 
     def _refuse_copies(self) -> None:
         """A forked copy of the caller shares the input arena with it, and must neither use it nor replace the worker."""
-        link = self._link
-        if link is not None and link.connection.process.is_copy:
-            raise link.connection.ended()
+        if self.replicas.is_copy:
+            raise self.replicas.not_here()
 
     # Specs
 
@@ -597,7 +675,6 @@ class IsolatedModel(Model):
         self._refuse_copies()
         if self._closed:
             raise self._is_closed()
-        link, _ = self._linked(None)
         if dtype.hasobject:
             raise SpecError(
                 f"an array of dtype {dtype} cannot lie in shared memory: its elements are Python objects"
@@ -605,11 +682,11 @@ class IsolatedModel(Model):
         try:
             return self._input_memory.empty(shape, dtype)
         except NoRoom as error:
-            raise self._out_of_memory(link, error) from error
+            raise self._out_of_memory(error) from error
 
-    def _out_of_memory(self, link: _Link, error: NoRoom) -> OutOfSharedMemory:
+    def _out_of_memory(self, error: NoRoom) -> OutOfSharedMemory:
         return OutOfSharedMemory(
-            f"model {self.name!r}: {error}; {self._input_memory.held} arrays from empty() are held, {link.connection.holders()}. "
+            f"model {self.name!r}: {error}; {self._input_memory.held} arrays from empty() are held, {self.replicas.holders()}. "
             "Drop arrays that are no longer needed, or raise shm_limit"
         )
 
@@ -623,3 +700,20 @@ def _deadline(timeout: float) -> float:
     if math.isnan(deadline):
         raise ValueError(f"timeout is {timeout!r}; expected a number of seconds, or None")
     return deadline
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
+def _publish(own: weakref.ref[IsolatedModel], link: Link | None) -> None:
+    model = own()
+    if model is not None:
+        model._link = link
+
+
+def _adopt(own: weakref.ref[IsolatedModel], specs: Specs) -> None:
+    model = own()
+    if model is not None and not model._specs_fixed:
+        model.inputs, model.outputs = specs
+        model._checks_outputs = model._check and model.outputs is not None

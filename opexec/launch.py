@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from . import overlay
+from . import caches, overlay
 from .environments import interpreters
-from .errors import LoadError
+from .errors import BuildError, LoadError
 from .request import Request, Specs
+from .sandbox import Confinement, Sandbox
 from .source import Source
 from .spec import InputSpecs, parse_specs
 from .worker import WorkerProcess
@@ -34,6 +37,13 @@ class Launch:
         self._report = report
         self._turn = turn
         self._interpreter = ""
+        #: Workers start side by side, and their environment is built once.
+        self._finding = threading.Lock()
+
+    @property
+    def what(self) -> str:
+        """What is loaded, for messages."""
+        return self._request.parsed.target
 
     def start(self, started: Callable[[WorkerProcess], None]) -> WorkerProcess:
         """Find the interpreter, which may mean to build it, start it and shake hands; `started` is told of the process before that.
@@ -41,17 +51,23 @@ class Launch:
         Raises BuildError, LoadError or WorkerDied.
         """
         request = self._request
-        place = request.find_place(self._report)
-        self.message = message(request, self._report)
-        interpreter = interpreters.probe(place.interpreter)
-        self._interpreter = str(interpreter)
+        with self._finding:
+            place = request.find_place(self._report)
+            self.message = message(request, self._report)
+            interpreter = interpreters.probe(place.interpreter)
+            self._interpreter = str(interpreter)
+        msgpack = overlay.ensure(interpreter)
+        confinement = _confinement(request, interpreter.path, msgpack, self.message)
         self._tell(f"starting {interpreter}")
         return WorkerProcess.start(
             interpreter.path,
             request.name,
-            overlay=overlay.ensure(interpreter),
+            overlay=msgpack,
             env_vars=request.variables(place.env_vars),
             cpus=request.cpus,  # type: ignore[arg-type]
+            limits=request.limits,
+            cwd=request.cwd,  # type: ignore[arg-type]
+            confinement=confinement,
             started=started,
         )
 
@@ -81,6 +97,25 @@ class Launch:
     def _tell(self, step: str) -> None:
         if self._report is not None:
             self._report(step)
+
+
+def _confinement(
+    request: Request, interpreter: Path, msgpack: Path | None, told: dict[str, Any]
+) -> Confinement | None:
+    if not isinstance(request.sandbox, Sandbox):
+        return None
+    bytecode = None
+    with contextlib.suppress(BuildError):  # as where the worker is told of it
+        bytecode = caches.folder("bytecode")
+    return Confinement(
+        request.sandbox,
+        interpreter=interpreter,
+        told=told,
+        folders=[msgpack, bytecode],
+        cwd=request.cwd,  # type: ignore[arg-type]
+        gpu=request.device != "cpu",
+        memory=request.limits.memory,
+    )
 
 
 def message(request: Request, report: Report | None = None) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from .inprocess import InProcessModel
 from .isolated import IsolatedModel
 from .launch import Launch, Report, Turn, check_version, load_error, merged, message
 from .model import Model
+from .policies import RestartPolicy
 from .request import EnvironmentGiven, Request, SpecsGiven
+from .sandbox import Sandbox
 from .workers import platforms
 from .workers.failure import describe
 
@@ -33,6 +35,21 @@ def load(
     cpus: Iterable[int] | None = None,
     env_vars: Mapping[str, str | None] | None = None,
     shm_limit: int | str | None = None,
+    memory_limit: int | str | None = None,
+    nice: int = 0,
+    open_files: int | None = None,
+    core_dumps: bool = False,
+    cwd: str | os.PathLike[str] | None = None,
+    sandbox: Sandbox | bool = False,
+    restart: bool | RestartPolicy = True,
+    retries: int = 0,
+    grace: float | None = 5.0,
+    while_restarting: str = "wait",
+    replicas: int = 1,
+    max_pending: int | None = None,
+    when_full: str = "error",
+    max_calls: int | None = None,
+    max_memory: int | str | None = None,
     wait_ready: bool = True,
     name: str | None = None,
     check: bool = True,
@@ -47,7 +64,7 @@ def load(
     `platform`: what runs the model, where the source does not tell: ``"torch"`` for a factory of a torch module, or one of your own.
     `options`: settings of that platform, as a dict of plain values.
     `isolation`: ``"process"``, or ``"none"`` to run the same platform code in this process, in this interpreter; `env`, `cpus`, `env_vars` and
-    `wait_ready` have no effect then.
+    `wait_ready` have no effect then, and limits and a sandbox are refused.
     `inputs`, `outputs`: the specs, where the model does not carry them or others are wanted. Without any, nothing is checked.
     `device`: ``"cpu"``, or ``"cuda:N"``, the Nth GPU of those that this process may use: the worker sees that one alone.
     `timeout`: seconds that a call may take unless it says otherwise.
@@ -57,6 +74,26 @@ def load(
     `cpus`: numbers of the cores that the worker may run on.
     `env_vars`: environment variables of the worker, over the caller's and those of `env`; None unsets one.
     `shm_limit`: most shared memory of this model, in bytes or as text (``"512MiB"``).
+    `memory_limit`: most private memory of the worker, in bytes or as text (``"2GiB"``); shared memory and files that are mapped do not count. What
+    goes past it fails in the model, as a ModelError, or ends the worker (docs/limits.md).
+    `nice`: what is added to the caller's niceness for the worker, up to 19.
+    `open_files`: how many files the worker may have open; by default as many as the caller.
+    `core_dumps`: True to let a crash of the worker leave a core dump where the caller's would.
+    `cwd`: the worker's working directory; by default the caller's.
+    `sandbox`: True, or a `Sandbox` with exceptions, to run the worker by bubblewrap without network, in a read-only file system where home folders
+    and temporary ones are empty but for what the model needs, and with no process to see but its own.
+    `restart`: whether a worker that died is replaced, and when (docs/supervision.md): True, False or a `RestartPolicy`. Calls that were in flight
+        fail with WorkerDied.
+    `retries`: how often a call that met WorkerDied is made again. More than 0 declares the model safe to repeat: the worker may have run the
+        call, in part or whole, before it died.
+    `grace`: seconds that a worker has, past the deadline of a call that it is at, before it is killed and replaced; None for any time. One that
+        gets on with its calls, or is at one for which somebody still waits, is left alone.
+    `while_restarting`: whether calls made while no worker is there ``"wait"`` for one until their deadline, or ``"fail"`` at once with WorkerDied.
+    `replicas`: how many workers the model has. A call goes to the one with the least to do.
+    `max_pending`: most calls under way or waiting at a time; `when_full`: what becomes of one more: ``"error"`` (Overloaded) or ``"wait"`` until
+        its deadline.
+    `max_calls`, `max_memory`: after so many calls, or above so much memory of its process (bytes or text, ``"2GiB"``), a worker is replaced by one
+        that is loaded beside it; no call fails. Looked at four times a second, not at each call.
     `wait_ready`: False to return at once, while the environment is built and the model loaded in the background; the first call waits.
     `name`: what it is called in messages and logs; by default, after its source.
     `check`: False to check no call against the specs.
@@ -79,6 +116,21 @@ def load(
         cpus=cpus,
         env_vars=env_vars,
         shm_limit=shm_limit,
+        memory_limit=memory_limit,
+        nice=nice,
+        open_files=open_files,
+        core_dumps=core_dumps,
+        cwd=cwd,
+        sandbox=sandbox,
+        restart=restart,
+        retries=retries,
+        grace=grace,
+        while_restarting=while_restarting,
+        replicas=replicas,
+        max_pending=max_pending,
+        when_full=when_full,
+        max_calls=max_calls,
+        max_memory=max_memory,
         name=name or "",
         check=check,
     )
@@ -99,6 +151,7 @@ def open_model(
         timeout=request.timeout,
         wait=request.wait,
         shm_limit=request.most_memory,
+        supervision=request.supervision,
         background=not wait_ready,
     )
 

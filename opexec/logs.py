@@ -3,18 +3,24 @@
 Each line goes to the logger ``opexec.worker``, at level INFO, with the record attributes `worker` (its name), `worker_pid` and `stream`
 (``"stdout"`` or ``"stderr"``). The last lines of each stream are kept for the message of a worker that died.
 
-Memory is bounded by the tails. A worker that prints faster than its lines are handled waits in its own write, not the caller in anything.
+A worker that prints more than its share (`log_limit.LogLimit`) is read on, so that it does not wait in its own write, but its lines are
+only counted: a WARNING says how many there were. Memory is bounded by the tails, whatever comes.
 """
 
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 import os
 import select
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .log_limit import LIMIT, Limiter, LogLimit, Suppressed
 
 #: Lines kept of each stream.
 TAIL_LINES = 50
@@ -28,22 +34,26 @@ _CHUNK = 64 << 10
 # A flooding worker must not make this thread a busy one, from which the caller's threads would have to win the interpreter.
 _PAUSE_S = 0.002
 
+#: How often it is looked whether the end of a flood is to be told, in seconds.
+_TELL_S = 0.25
+
 _logger = logging.getLogger("opexec.worker")
 
 
 class WorkerLogs:
-    """The two streams of one worker."""
+    """The two streams of one worker, which share what `limit` allows."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limit: LogLimit | None = LIMIT) -> None:
         """Opens the pipes. `writers` are the ends for the worker; `started` closes this process's copies of them."""
         self._name = name
+        limiter = Limiter(limit)
         self.writers: tuple[int, ...] = ()
         self._streams: dict[str, _Stream] = {}
         try:
             for stream in _STREAMS:
                 reader, writer = os.pipe()
                 self.writers += (writer,)
-                self._streams[stream] = _Stream(reader, name, stream)
+                self._streams[stream] = _Stream(reader, name, stream, limiter)
         except BaseException:
             self.close()
             raise
@@ -73,6 +83,8 @@ class WorkerLogs:
         self._close_writers()
         for stream in self._streams.values():
             stream.close()
+        for stream in self._streams.values():
+            _guarded(functools.partial(stream.tell_suppressed, at_end=True))
 
     def _close_writers(self) -> None:
         writers, self.writers = self.writers, ()
@@ -83,11 +95,12 @@ class WorkerLogs:
 class _Stream:
     """The reading end of one pipe."""
 
-    def __init__(self, fd: int, worker: str, stream: str) -> None:
+    def __init__(self, fd: int, worker: str, stream: str, limiter: Limiter) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
+        self.limiter = limiter
         self.extra: dict[str, object] = {"worker": worker, "worker_pid": None, "stream": stream}
-        self._lines: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._lines: collections.deque[_Line] = collections.deque(maxlen=TAIL_LINES)
         self._partial = b""
         self._omitted = 0  # bytes left out of the partial line
         self._lock = threading.RLock()
@@ -99,14 +112,19 @@ class _Stream:
             data = self._read()
             if data is None:
                 return False
-            lines = self._split(data, forward)
+            room = self.limiter.room() if forward else 0
+            lines, passed_over = self._split(data, room)
             self._lines.extend(lines)
             if not data:
                 self.close()
         # Outside of the lock: what a user's handler does with a line is nobody else's concern.
         if forward:
-            for line in lines:
-                _logger.info("%s: %s", self.extra["worker"], line, extra=self.extra)
+            sizes = [len(line.raw) + 1 for line in lines]
+            admitted, suppressed = self.limiter.admit(sizes, room, passed_over)
+            if suppressed is not None:
+                self._tell(suppressed)
+            for line in lines[:admitted]:
+                _logger.info("%s: %s", self.extra["worker"], line.text(), extra=self.extra)
         return len(data) > 0
 
     def _read(self) -> bytes | None:
@@ -118,14 +136,24 @@ class _Stream:
         except BlockingIOError:
             return None
 
-    def _split(self, data: bytes, forward: bool) -> list[str]:
-        """The lines that `data` completes (if not `forward`, as many as the tail keeps); at the end of file the unfinished one."""
+    def _split(self, data: bytes, wanted: int) -> tuple[list[_Line], Suppressed | None]:
+        """The lines that `data` completes; at the end of file the unfinished one.
+
+        Of very many, those from `wanted` on that the tail would not keep either are passed over, and how many they are is told.
+        """
         if not data:
-            return [self._take_partial()] if self._partial else []
-        pieces = data.split(b"\n")
-        if len(pieces) > TAIL_LINES + 1 and not forward:
-            del pieces[: -TAIL_LINES - 1]
-            self._partial, self._omitted = b"", 0
+            return [self._take_partial()] if self._partial else [], None
+        if data.count(b"\n") <= wanted + TAIL_LINES:
+            return self._complete(data.split(b"\n")), None
+        first = data.split(b"\n", wanted)
+        over, *last = first.pop().rsplit(b"\n", TAIL_LINES + 1)
+        lines = self._complete([*first, b""])
+        passed_over = Suppressed(over.count(b"\n") + 1, len(over) + 1 + len(self._partial) + self._omitted)
+        self._partial, self._omitted = b"", 0
+        return lines + self._complete(last), passed_over
+
+    def _complete(self, pieces: list[bytes]) -> list[_Line]:
+        """The lines that all pieces but the last one end; the last one begins a line."""
         lines = []
         self._append(pieces[0])
         for piece in pieces[1:]:
@@ -142,18 +170,37 @@ class _Stream:
         self._partial = text[start : start + LINE_BYTES]
         self._omitted += max(0, len(text) - start - LINE_BYTES)
 
-    def _take_partial(self) -> str:
-        text = self._partial.rstrip(b"\r").decode("utf-8", "replace")
-        if self._omitted:
-            text += f" [{self._omitted} bytes left out]"
+    def _take_partial(self) -> _Line:
+        line = _Line(self._partial, self._omitted)
         self._partial, self._omitted = b"", 0
-        return text
+        return line
 
     def tail(self) -> tuple[str, ...]:
         with self._lock:
-            lines = tuple(self._lines)
-            partial = self._partial.rstrip(b"\r").decode("utf-8", "replace")
-        return (*lines, partial)[-TAIL_LINES:] if partial else lines
+            lines = list(self._lines)
+            if self._partial:
+                lines.append(_Line(self._partial, 0))
+        return tuple(line.text() for line in lines[-TAIL_LINES:])
+
+    def tell_suppressed(self, at_end: bool = False) -> None:
+        """Tell of lines that were left out, if it is time to."""
+        suppressed = self.limiter.take_suppressed(at_end)
+        if suppressed is not None:
+            self._tell(suppressed)
+
+    def _tell(self, suppressed: Suppressed) -> None:
+        _logger.warning(
+            "%s: %d lines / %d bytes suppressed, which were more than %s",
+            self.extra["worker"],
+            suppressed.lines,
+            suppressed.bytes,
+            self.limiter.limit,
+            extra={
+                **self.extra,
+                "suppressed_lines": suppressed.lines,
+                "suppressed_bytes": suppressed.bytes,
+            },
+        )
 
     def drain(self, deadline: float) -> None:
         while time.monotonic() < deadline and self.read():
@@ -162,6 +209,7 @@ class _Stream:
     def renew_lock(self) -> None:
         """In a forked child: the thread that held the lock is not there."""
         self._lock = threading.RLock()
+        self.limiter.begin_anew()
 
     def close(self) -> None:
         with self._lock:
@@ -169,6 +217,17 @@ class _Stream:
             if fd >= 0:
                 _Pump.forget(fd)
                 os.close(fd)
+
+
+class _Line(NamedTuple):
+    """As it came, up to LINE_BYTES of it."""
+
+    raw: bytes
+    omitted: int
+
+    def text(self) -> str:
+        text = self.raw.rstrip(b"\r").decode("utf-8", "backslashreplace")
+        return f"{text} [{self.omitted} bytes left out]" if self.omitted else text
 
 
 class _Pump:
@@ -191,17 +250,19 @@ class _Pump:
             cls._current.poll.unregister(fd)
 
     def _run(self) -> None:
+        flooding: set[_Stream] = set()
         while True:
-            ready = self.poll.poll()
+            ready = self.poll.poll(_TELL_S if flooding else None)
             # A stream may have been closed meanwhile, and another one have got its number: reading never blocks and so does no harm.
-            streams = [self.streams.get(fd) for fd, _ in ready]
-            for stream in streams:
+            for stream in [self.streams.get(fd) for fd, _ in ready]:
                 if stream is not None:
-                    # What a user's filter or handler raises must not keep the other workers' lines from coming.
-                    try:
-                        stream.read()
-                    except Exception:
-                        traceback.print_exc()
+                    _guarded(stream.read)
+                    if stream.limiter.suppressing:
+                        flooding.add(stream)
+            for stream in list(flooding):
+                _guarded(stream.tell_suppressed)
+                if not stream.limiter.suppressing:
+                    flooding.discard(stream)
             time.sleep(_PAUSE_S)
 
     @classmethod
@@ -210,6 +271,14 @@ class _Pump:
             if cls._current is None:
                 cls._current = cls()
             return cls._current
+
+
+def _guarded(action: Callable[[], object]) -> None:
+    """What a user's filter or handler raises must not keep the other workers' lines from coming."""
+    try:
+        action()
+    except Exception:
+        traceback.print_exc()
 
 
 _starting = threading.Lock()

@@ -60,7 +60,7 @@ class SharedMemory:
             room, limited_by = self._room()
             if size > room:
                 raise NoRoom(
-                    f"{_text(size)} of shared memory are needed, and {limited_by} leaves {_text(max(room, 0))}"
+                    f"{text_of_size(size)} of shared memory are needed, and {limited_by} leaves {text_of_size(max(room, 0))}"
                 )
             generous = max(size, min(room_to_grow, room // 4) // PAGE * PAGE)
             id = next(self._ids)
@@ -71,7 +71,7 @@ class SharedMemory:
                     segment = Segment.create(id, size)
             except OSError as error:
                 raise NoRoom(
-                    f"{_text(size)} of shared memory are needed, and the system refuses them: {error.strerror or error}"
+                    f"{text_of_size(size)} of shared memory are needed, and the system refuses them: {error.strerror or error}"
                 ) from error
             self._segments[id] = segment
             return segment
@@ -89,7 +89,10 @@ class SharedMemory:
             rooms.append((group - _RESERVE, "the control group's memory limit"))
         if self.limit is not None:
             rooms.append(
-                (self.limit - self.used, f"shm_limit={_text(self.limit)}, {_text(self.used)} of it in use,")
+                (
+                    self.limit - self.used,
+                    f"shm_limit={text_of_size(self.limit)}, {text_of_size(self.used)} of it in use,",
+                )
             )
         return min(rooms)
 
@@ -130,7 +133,8 @@ def _control_group_room() -> int | None:
     return min(rooms, default=None)
 
 
-def _text(size: int) -> str:
+def text_of_size(size: int) -> str:
+    """A size for people: ``"1.5 GiB"``."""
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if size >= unit:
             return f"{size / unit:.4g} {name}"

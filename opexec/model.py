@@ -6,25 +6,36 @@ in this process lies in two subclasses, `isolated.IsolatedModel` and `inprocess.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import SpecError
+from .errors import OpexecError, SpecError
+from .metrics.errors import ErrorCounts
+from .metrics.latency import Latency, LatencySummary
 from .spec import TensorSpec, canonical_dtype, concrete_shape, fit_shape
+
+if TYPE_CHECKING:
+    from .sharing.shared import Share
 
 
 @dataclass(frozen=True)
 class WorkerInfo:
     """One worker of a model, as it is now.
 
-    `state` is ``"loading"``, ``"ready"``, ``"busy"`` (calls in flight), ``"stopped"``, or ``"failed"`` where it could not be loaded. `pid` is
-    None before the process has started, and what is not known yet is an empty text.
+    `state` is ``"starting"``, ``"loading"``, ``"ready"``, ``"busy"`` (calls in flight), ``"draining"`` (it finishes its calls and gets no more),
+    ``"restarting"`` (it died, and another is to come), ``"failed"`` (none is to come: it could not be loaded, or died too often), or
+    ``"stopped"`` (it was closed, or died and is not replaced).
+    `reason` says why it is in that state, and `since` when that began, in seconds as of `time.time`; for ``"busy"``, when somebody first looked
+    while it was at that call. `restarts` counts how often this place among the replicas got another worker. `pid` is None before the
+    process has started, and what is not known yet is an empty text. `limited_by` says what holds the worker to its `memory_limit`:
+    ``"RLIMIT_DATA"``, and the folder of its control group where it has one; it is empty without a limit.
     """
 
     pid: int | None
@@ -34,6 +45,10 @@ class WorkerInfo:
     framework: str
     framework_version: str
     state: str
+    reason: str = ""
+    since: float = 0.0
+    restarts: int = 0
+    limited_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,9 @@ class ModelStats:
 
     `calls` sent; `bytes_copied_in`: input bytes that opexec copied into shared memory; `bytes_copied_out`: output bytes that the worker
     copied into shared memory; `shared_memory`: bytes of shared memory held now; `blocks_held`: output blocks that the caller's arrays hold.
+    `errors`: calls that raised, by the class of the error (``{"ModelError": 2}``); `restarts`: how often a worker was replaced; `in_flight`:
+    calls sent that have no answer yet. `latency`: for each stage of a call (`opexec.metrics.STAGES`) how long it took; short calls are sampled
+    (docs/observability.md). It is empty for a model in this process.
     """
 
     calls: int
@@ -49,6 +67,10 @@ class ModelStats:
     bytes_copied_out: int
     shared_memory: int
     blocks_held: int
+    errors: Mapping[str, int] = field(default_factory=dict)
+    restarts: int = 0
+    in_flight: int = 0
+    latency: Mapping[str, LatencySummary] = field(default_factory=dict)
 
 
 class Model(ABC):
@@ -65,6 +87,10 @@ class Model(ABC):
     #: waits for it.
     inputs: tuple[TensorSpec, ...] | None
     outputs: tuple[TensorSpec, ...] | None
+    #: How long the stages of its calls take; None for a model in this process. `stats` has the summary.
+    latency: Latency | None = None
+    #: Its failed calls.
+    failures: ErrorCounts
 
     @abstractmethod
     def infer(
@@ -79,7 +105,7 @@ class Model(ABC):
 
         `outputs` names the wanted subset. `timeout` is in seconds; without it the model's own holds.
 
-        Raises SpecError, ModelError, CallTimeout, WorkerDied, OutOfSharedMemory, ModelClosed.
+        Raises SpecError, ModelError, CallTimeout, WorkerDied, OutOfSharedMemory, Overloaded, ModelClosed.
         """
 
     @abstractmethod
@@ -93,7 +119,10 @@ class Model(ABC):
     def submit(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> Future[dict[str, Any]]:
-        """Start `infer` and return a Future of its result. Bad inputs raise here, at once."""
+        """Start `infer` and return a Future of its result. Bad inputs raise here, at once.
+
+        Its `cancel` succeeds until the answer is there; the answer is then discarded when it comes.
+        """
 
     @abstractmethod
     async def infer_async(
@@ -115,15 +144,38 @@ class Model(ABC):
 
     @abstractmethod
     def restart(self) -> None:
-        """Replace the worker, dead or alive, by a new one with the same model; back when that is ready. One that could not be loaded is tried again.
+        """Replace every worker, dead or alive, by a new one with the same model; back when that is ready. One that could not be loaded, or that
+        died too often, is tried again.
 
-        Calls in flight fail with WorkerDied; arrays from `empty` stay good. Raises what `load` raises, and OpexecError for a model in this
-        process, which has no worker.
+        With several replicas one after the other is replaced, by a new one that is loaded beside it, and finishes its calls: none fails. With
+        one, calls in flight fail with WorkerDied. Arrays from `empty` stay good. Raises what `load` raises, and OpexecError for a
+        model in this process, which has no worker.
         """
 
     @abstractmethod
-    def close(self) -> None:
-        """End the model. Calls in flight fail with ModelClosed; arrays it gave stay good. Closing twice does nothing."""
+    def swap(self, source: str | os.PathLike[str], *, wait: bool = True, **arguments: Any) -> None:
+        """Put another model in the place of this one while calls go on: its workers are loaded beside the old ones, then calls go to them, and
+        the old ones end once their calls have. No call fails; arrays from `empty` stay good.
+
+        `arguments` are those of `load` that say how it is loaded: `env`, `platform`, `options`, `inputs`, `outputs`, `device`, `threads`, `cpus`,
+        `env_vars`. The specs of this model stay as they are. `wait`: False to return once calls go to the new one.
+
+        Raises SpecError where the new model does not take and give what this one does, and what `load` raises; the old one goes on then.
+        """
+
+    def share(self, name: str | None = None) -> Share:
+        """Let other processes of this user call the model's workers: by `opexec.attach` with `name`, which is the model's own if it is left out
+        (docs/sharing.md).
+
+        It ends with the model, or when what is returned is closed. Raises ValueError for a name that none can have; OpexecError if a model is
+        shared under it already, or if this one has no worker of its own.
+        """
+        raise OpexecError(f"model {self.name!r} runs in this process; only one in a worker can be shared")
+
+    @abstractmethod
+    def close(self, drain: bool = False, timeout: float | None = None) -> None:
+        """End the model. Calls in flight fail with ModelClosed, or, with `drain`, are finished first, for `timeout` seconds at most; new ones
+        are refused. Arrays it gave stay good. Closing twice does nothing."""
 
     @property
     @abstractmethod

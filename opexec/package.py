@@ -35,6 +35,8 @@ from .packages.manifest import compare, content_hash, parse_manifest
 from .packages.semver import VersionRange
 from .spec import TensorSpec
 
+__all__ = ["Limits", "Package", "PackageConfig", "PackageEnvironment", "VersionRange", "is_package", "read"]
+
 CONFIG = "config.json"
 PLATFORM_CONFIG = "0/config.json"
 DATA = "0/data"

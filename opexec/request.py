@@ -6,7 +6,7 @@ import os
 import platform as machine
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,12 @@ from .environments import interpreters
 from .errors import OpexecError
 from .ipc import packing
 from .ipc.doorbell import STRATEGIES
+from .limits import Limits
 from .machine import cores, devices
 from .memory import parse_size
+from .policies import RestartPolicy, Supervision
+from .sandbox import Sandbox
+from .sandbox import checked as checked_sandbox
 from .source import Source, parse
 from .spec import TensorSpec, parse_specs
 
@@ -55,12 +59,29 @@ class Request:
     cpus: Iterable[int] | None = None
     env_vars: Mapping[str, str | None] | None = None
     shm_limit: int | str | None = None
+    memory_limit: int | str | None = None
+    nice: int = 0
+    open_files: int | None = None
+    core_dumps: bool = False
+    cwd: str | os.PathLike[str] | None = None
+    sandbox: Sandbox | bool = False
+    restart: bool | RestartPolicy = True
+    retries: int = 0
+    grace: float | None = 5.0
+    while_restarting: str = "wait"
+    replicas: int = 1
+    max_pending: int | None = None
+    when_full: str = "error"
+    max_calls: int | None = None
+    max_memory: int | str | None = None
     name: str = ""
     check: bool = True
 
     parsed: Source = field(init=False)
     specs: Specs = field(init=False)
     most_memory: int | None = field(init=False)
+    limits: Limits = field(init=False)
+    supervision: Supervision = field(init=False)
     find_place: Finder = field(init=False)
     #: What the platform is told.
     settings: dict[str, Any] = field(init=False)
@@ -75,6 +96,18 @@ class Request:
         set("most_memory", None if self.shm_limit is None else parse_size(self.shm_limit))
         set("specs", (parse_specs(self.inputs, "input"), parse_specs(self.outputs, "output")))
         set("cpus", cores.checked_cpus(self.cpus))
+        limits = Limits(
+            memory_limit=self.memory_limit,
+            nice=self.nice,
+            open_files=self.open_files,
+            core_dumps=self.core_dumps,
+        )
+        set("limits", limits)
+        set("supervision", Supervision(**{one.name: getattr(self, one.name) for one in fields(Supervision)}))
+        set("cwd", _checked_folder(self.cwd))
+        if self.isolation == "none":
+            _check_needs_no_worker(self)
+        set("sandbox", checked_sandbox(self.sandbox))
         number = devices.number_of(self.device)
         find = _finder(self.env)
         set("parsed", parse(self.source, self.platform))
@@ -120,16 +153,48 @@ def _check_machine() -> None:
 def _check_choices(request: Request) -> None:
     if request.isolation not in ("process", "none"):
         raise ValueError(f"isolation is {request.isolation!r}; expected 'process' or 'none'")
-    if request.wait not in STRATEGIES:
-        raise ValueError(f"wait is {request.wait!r}; expected one of {', '.join(map(repr, STRATEGIES))}")
-    timeout = request.timeout
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-        raise ValueError(f"timeout is {timeout!r}; expected a positive number of seconds, or None")
+    check_wait(request.wait)
+    check_timeout(request.timeout)
     threads = request.threads
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(
             f"threads is {threads!r}; expected a positive number of threads, or None for the framework's own choice"
         )
+
+
+def check_wait(wait: object) -> None:
+    """Raise ValueError unless it names a wait strategy."""
+    if wait not in STRATEGIES:
+        raise ValueError(f"wait is {wait!r}; expected one of {', '.join(map(repr, STRATEGIES))}")
+
+
+def check_timeout(timeout: object, argument: str = "timeout") -> None:
+    """Raise ValueError unless it is a number of seconds or None."""
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise ValueError(f"{argument} is {timeout!r}; expected a positive number of seconds, or None")
+
+
+def _check_needs_no_worker(request: Request) -> None:
+    """What was asked for in order to be safe must not be left out in silence."""
+    nothing = {"memory_limit": None, "nice": 0, "open_files": None, "cwd": None, "sandbox": False}
+    for name, value in nothing.items():
+        given = getattr(request, name)
+        if given not in (value, None):
+            raise ValueError(
+                f"{name} is {given!r} with isolation='none'; it is a worker's that can be limited: expected isolation='process'"
+            )
+
+
+def _checked_folder(given: str | os.PathLike[str] | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        folder = os.path.abspath(os.path.expanduser(os.fsdecode(os.fspath(given))))
+    except TypeError:
+        raise ValueError(f"cwd is {given!r}; expected the path of a folder, or None") from None
+    if not os.path.isdir(folder):
+        raise ValueError(f"cwd is {folder}, which is no folder; check the path")
+    return folder
 
 
 def _name_of(source: Source) -> str:

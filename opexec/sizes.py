@@ -19,6 +19,15 @@ def text(size: int) -> str:
     return f"{size} B"
 
 
+def duration(seconds: float) -> str:
+    """A time with three digits: ``"1.25 ms"``."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= unit * 0.9995 or name == "µs":
+            value = seconds / unit
+            return f"{value:.0f} {name}" if value >= 99.95 else f"{value:#.3g} {name}"
+    raise AssertionError
+
+
 def parse_span(text: str) -> datetime.timedelta:
     """A span of time from ``"30d"``, ``"12h"``, ``"90m"``, ``"45s"`` or ``"2w"``. Raises ValueError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text, re.ASCII)

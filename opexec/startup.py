@@ -1,4 +1,4 @@
-"""The loading of one model, while it is under way: who waits for it, and what became of it.
+"""The time in which a model has no worker that can be called, because one is loading: who waits for the end, and what became of it.
 
 It ends once: with success, with the error that loading raised, or with the one that `close` gave. What waits for that end are threads
 (`wait`) and calls that nobody waits for in a thread (`when_done`).
@@ -19,11 +19,12 @@ _LOOK_AGAIN_S = 1.0
 
 
 class Startup:
-    """Under way until `succeed` or `fail` is called. Any thread may call any method."""
+    """Under way until `succeed` or `fail` is called. Any thread may call any method. `doing` is for messages."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, doing: str = "loading") -> None:
         self.failure: BaseException | None = None
         self._name = name
+        self._doing = doing
         self._owner = os.getpid()
         self._done = threading.Event()
         self._lock = threading.Lock()
@@ -106,16 +107,19 @@ class Startup:
 
     def _too_slow(self) -> CallTimeout:
         return CallTimeout(
-            f"model {self._name!r} was still loading when the timeout passed; it goes on loading"
+            f"model {self._name!r} was still {self._doing} when the timeout passed; it goes on {self._doing}"
         )
 
     def _refuse_copies(self) -> None:
         """In a forked copy nobody loads the model, and it would be waited for without end."""
         if self.is_copy:
-            raise OpexecError(
-                f"model {self._name!r} was being loaded by process {self._owner} when that forked this one; "
-                "load the model in the process that uses it"
-            )
+            raise self.of_a_copy()
+
+    def of_a_copy(self) -> OpexecError:
+        return OpexecError(
+            f"model {self._name!r} was being loaded by process {self._owner} when that forked this one; "
+            "load the model in the process that uses it"
+        )
 
 
 class _Waiting:

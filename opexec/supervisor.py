@@ -9,15 +9,19 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .environments.build_progress import print_line, reporting
 from .errors import LoadError, OpexecError
 from .ipc.doorbell import usable_cores
 from .launch import Report
 from .loading import open_model
-from .model import Model
+from .metrics import MetricsServer, serve
+from .model import Model, WorkerInfo
 from .request import Request
+
+if TYPE_CHECKING:
+    from .sharing.shared import Share
 
 #: What may stand for a model in `load_all`: the arguments of `opexec.load`, or its source alone.
 Wanted = Mapping[str, Any] | str | os.PathLike[str]
@@ -37,6 +41,7 @@ class Supervisor:
         self._turn = lambda: turns
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
+        self._servers: list[MetricsServer] = []
         self._closed = False
 
     @property
@@ -87,12 +92,41 @@ class Supervisor:
                 raise
         return models
 
-    def close(self) -> None:
-        """Close all models, and take no more. Closing twice does nothing."""
+    def share(self, name: str, shared_as: str | None = None) -> Share:
+        """`Model.share` of the model of that name, under its own name or another one. Raises KeyError if there is no such model."""
+        models = self.models
+        if name not in models:
+            raise KeyError(
+                f"this supervisor has no model {name!r}; it has {', '.join(map(repr, models)) or 'none'}"
+            )
+        return models[name].share(shared_as)
+
+    def workers(self) -> dict[str, tuple[WorkerInfo, ...]]:
+        """The workers of each model by its name, as they are now."""
+        return {name: model.workers for name, model in self.models.items()}
+
+    def serve_metrics(self, port: int = 0, host: str = "127.0.0.1") -> MetricsServer:
+        """Serve metrics of all models for Prometheus, at the ``url`` of what is returned, until this supervisor or that is closed.
+
+        See `opexec.metrics.serve` for the arguments and what it raises.
+        """
+        server = serve(self, port, host)
+        with self._lock:
+            if not self._closed:
+                self._servers.append(server)
+                return server
+        server.close()
+        raise OpexecError("the supervisor is closed; it has no models to tell the metrics of")
+
+    def close(self, drain: bool = False, timeout: float | None = None) -> None:
+        """Close all models side by side, as `Model.close` does, and take no more. Closing twice does nothing."""
         with self._lock:
             self._closed = True
             models = list(self._models.values())
-        _close(models)
+            servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+        _close(models, drain, timeout)
 
     def _open(self, request: Request, report: Report | None) -> Model:
         self._check(request.name)
@@ -179,8 +213,8 @@ def _several(failures: dict[str, BaseException], count: int) -> LoadError:
     )
 
 
-def _close(models: list[Model]) -> None:
+def _close(models: list[Model], drain: bool = False, timeout: float | None = None) -> None:
     """Close models side by side: each gives its worker a moment to leave."""
     if models:
         with ThreadPoolExecutor(len(models), thread_name_prefix="opexec-closing") as pool:
-            list(pool.map(lambda model: model.close(), models))
+            list(pool.map(lambda model: model.close(drain, timeout), models))

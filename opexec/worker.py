@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
-import signal
 import socket
-import subprocess
 import threading
 import time
 import weakref
@@ -16,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-from . import caches, spawner, workers
-from .errors import BuildError, CallTimeout, LoadError, OpexecError, WorkerDied
+from . import caches, workers
+from .child import Child
+from .errors import BuildError, CallTimeout, LoadError, WorkerDied
 from .ipc import faults
 from .ipc.control import Control
-from .lifeline import Lifeline
-from .logs import WorkerLogs
+from .limits import Limits
+from .sandbox import Confinement
 from .workers import handshake
 
 #: Seconds a worker has for its handshake where the caller gives no deadline: it starts Python and imports numpy, maybe from a cold disk.
@@ -32,10 +33,7 @@ _MAIN = Path(workers.__file__).with_name("__main__.py")
 
 # A process that has closed its socket is about to end; one that does not is killed after this long.
 _EXIT_S = 1.0
-# SIGKILL takes effect at once, except on a process that waits in the kernel for a device.
-_KILL_S = 5.0
 _SAY_BYE_S = 0.5
-_DRAIN_S = 0.5
 _LOOK_AGAIN_MS = 1000
 
 _DOING = {
@@ -53,25 +51,30 @@ class WorkerProcess:
     Attributes:
         name: for messages and logs.
         interpreter: the path that was executed.
-        pid: its process id, also that of its process group and session.
+        pid: its process id, also that of its process group and session; of a sandboxed worker, past the handshake, that of the worker
+            itself, whose group and session are bubblewrap's.
         pidfd: readable once it has died; open as long as this object lives.
         control: the control socket, past the handshake.
         hello: what it said of itself: versions of Python, numpy and msgpack, implementation, executable.
+        limited_by: what holds it to its memory limit: ``"RLIMIT_DATA"``, and the folder of its control group where it has one.
 
     Methods may be called from any thread. In a forked copy of the caller they leave the worker alone: it is the parent's.
     """
 
-    def __init__(self, name: str, interpreter: str, child: _Child, control: Control) -> None:
+    def __init__(self, name: str, interpreter: str, child: Child, control: Control) -> None:
         self.name = name
         self.interpreter = interpreter
         self.pid = child.pid
         self.pidfd = child.pidfd
         self.control = control
         self.hello: dict[str, Any] = {}
+        self.limited_by: tuple[str, ...] = child.limited_by
         self._child = child
         self._closing = threading.RLock()
-        # Runs when this object is garbage and, at the latest, when the interpreter ends.
-        weakref.finalize(self, _forget, child, control)
+        # Runs when this object is garbage. Not at the interpreter's exit, where daemon threads may still wait for answers and would
+        # complain: the worker goes with the process.
+        weakref.finalize(self, _forget, child, control).atexit = False
+        _workers.add(self)
 
     @classmethod
     def start(
@@ -82,13 +85,17 @@ class WorkerProcess:
         overlay: str | os.PathLike[str] | None = None,
         env_vars: Mapping[str, str | None] | None = None,
         cpus: Collection[int] | None = None,
+        limits: Limits | None = None,
+        cwd: str | None = None,
+        confinement: Confinement | None = None,
         started: Callable[[WorkerProcess], None] | None = None,
         deadline: float | None = None,
     ) -> WorkerProcess:
         """Start a worker and shake hands with it.
 
         `overlay` is a folder for the end of its module search path; `env_vars` are set (None: unset) over the caller's environment
-        without what belongs to the caller's Python; `cpus` are the cores it may run on; `started` is called before the handshake, with
+        without what belongs to the caller's Python; `cpus` are the cores it may run on; `limits`, what else it may have (by default no core
+        dumps); `cwd`, its working directory (the caller's, if None); `confinement`, the sandbox that it runs in; `started` is called before the handshake, with
         what can be killed if it takes too long; `deadline` is a time by `time.monotonic`.
 
         Raises:
@@ -100,6 +107,7 @@ class WorkerProcess:
         if deadline is None:
             deadline = time.monotonic() + HANDSHAKE_S
         path = os.fspath(interpreter)
+        limits = Limits() if limits is None else limits
         mine, theirs = socket.socketpair()
         with theirs:
             control = Control(mine)
@@ -108,7 +116,7 @@ class WorkerProcess:
                 hello = handshake.hello(np.__version__)
                 control.send(hello)
                 # Without bytecode: it would be written beside what is imported, in an environment that is the user's.
-                argv = [
+                argv: list[Any] = [
                     path,
                     "-I",
                     "-B",
@@ -116,15 +124,25 @@ class WorkerProcess:
                     "--control",
                     str(theirs.fileno()),
                     "--parent",
-                    str(os.getpid()),
+                    # In a sandbox, the first process of its namespace starts the worker.
+                    str(os.getpid() if confinement is None else 1),
                 ]
+                if limits.message():
+                    argv += ["--limits", limits.message()]
                 if overlay is not None:
                     argv += ["--overlay", overlay]
                 with contextlib.suppress(
                     BuildError
                 ):  # a cache folder that cannot be written: workers start more slowly
                     argv += ["--bytecode", caches.folder("bytecode")]
-                child = _Child.start(argv, name, [theirs.fileno()], _environment(env_vars), cpus)
+                environment = _environment(env_vars)
+                if confinement is not None:
+                    for variable in confinement.hidden_variables.difference(env_vars or ()):
+                        environment.pop(variable, None)
+                    argv = confinement.command(argv, environment)
+                child = Child.start(
+                    argv, name, [theirs.fileno()], environment, cpus, limits, cwd, confinement is not None
+                )
             except BaseException as error:
                 control.close()
                 if isinstance(error, OSError):
@@ -153,7 +171,7 @@ class WorkerProcess:
         except CallTimeout:
             raise LoadError(
                 f"{self._who()} did not say hello within {time.monotonic() - began:.1f} s. Is it a Python interpreter? "
-                f"A longer timeout helps if its disk is slow.{self._said()}",
+                f"A longer timeout helps if its disk is slow{self._child.limits.hint()}.{self._said()}",
                 stage="handshake",
             ) from None
         except faults.PeerGone:
@@ -162,7 +180,7 @@ class WorkerProcess:
                 raise died from None
             raise LoadError(
                 f"expected {self.interpreter} to be a Python interpreter >= 3.7 that runs opexec's worker; it exited with code "
-                f"{died.exit_code} before it said hello.{self._said()}",
+                f"{died.exit_code} before it said hello{self._child.limits.hint()}.{self._said()}",
                 stage="spawn",
             ) from None
         except faults.ProtocolError as error:
@@ -171,8 +189,13 @@ class WorkerProcess:
             ) from None
         if against is not None:
             reason, cure = against
-            raise LoadError(f"{self._who()} cannot serve: {reason}. To do: {cure}.", stage="handshake")
+            raise LoadError(
+                f"{self._who()} cannot serve: {reason}. To do: {cure}{self._child.limits.hint()}.",
+                stage="handshake",
+            )
         self.hello = theirs
+        if self._child.sandboxed:
+            self.pid = _innermost(self.pid)
 
     def receive(self, deadline: float | None = None) -> tuple[dict[str, Any], list[int]]:
         """The next control message and its descriptors, of a worker that died too.
@@ -220,8 +243,11 @@ class WorkerProcess:
         self._child.end()
         how = self._child.how if exited else f"closed its connection, did not exit and {self._child.how}"
         hint = ""
-        if self._child.signal == "SIGKILL" and exited and not self._child.killed:
-            hint = ". If nobody did, the kernel was out of memory: see dmesg"
+        if exited and not self._child.killed:
+            if self._child.signal == "SIGKILL":
+                hint = f"; {self._child.oom_kills.account()}"
+            if self._child.signal != "SIGKILL" or self._child.has_group:
+                hint += self._child.limits.hint()
         return WorkerDied(
             f"{self._who()} {how} while {_DOING[stage]}{hint}{self._said()}",
             pid=self.pid,
@@ -257,136 +283,29 @@ class WorkerProcess:
         return f"<WorkerProcess {self.name!r} pid {self.pid}, {'alive' if self.alive else 'dead'}>"
 
 
-class _Child:
-    """The process itself: its group, its end and what it prints. Knows no protocol."""
-
-    def __init__(self, pid: int, logs: WorkerLogs) -> None:
-        self.pid = pid
-        self.logs = logs
-        self.exit_code: int | None = None
-        self.signal: str | None = None
-        self.how = "is still there"
-        self.killed = False
-        self._owner = os.getpid()
-        self._reaped = False
-        self._ending = threading.RLock()
-        self.pidfd = os.pidfd_open(pid)
-        self._lifeline = Lifeline(pid)
-
-    @classmethod
-    def start(
-        cls,
-        argv: list[Any],
-        name: str,
-        fds: list[int],
-        environment: dict[str, str],
-        cpus: Collection[int] | None,
-    ) -> _Child:
-        logs = WorkerLogs(name)
-        try:
-            stdout, stderr = logs.writers
-            process = spawner.spawn(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=fds,
-                env=environment,
-                start_new_session=True,
-                cpus=cpus,
-            )
-            try:
-                child = cls(process.pid, logs)
-            except BaseException:
-                process.kill()
-                process.wait()
-                raise
-            process.returncode = 0  # Popen must not wait for it: from here on it is the child's own doing
-            try:
-                logs.started(process.pid)
-            except BaseException:
-                child.forget()
-                raise
-            return child
-        except BaseException:
-            logs.close()
-            raise
-
-    def is_copy(self) -> bool:
-        """Whether this is a forked copy of the process that started it."""
-        return self._owner != os.getpid()
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it has ended, waiting up to `seconds` for that."""
-        if self._reaped:
-            return True
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-
-    def kill(self) -> None:
-        """SIGKILL to the whole group."""
-        if self.is_copy():
-            return
-        with self._ending:
-            self.killed = self.killed or not self.wait(0)
-            # As long as its leader is not reaped, the group's number cannot be another group's.
-            if not self._reaped and self._is_ours():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
-            self._lifeline.cut()
-
-    def end(self) -> None:
-        """Kill what is left of the group, and reap the process. Idempotent; bounded in time."""
-        if self.is_copy():
-            raise OpexecError(
-                f"this worker belongs to process {self._owner}, of which this one is a forked copy"
-            )
-        with self._ending:
-            if self._reaped:
-                return
-            self.kill()
-            if self.wait(_KILL_S):
-                self._reap()
-            self.logs.drain(_DRAIN_S)
-            self.logs.close()
-
-    def _is_ours(self) -> bool:
-        """False if somebody else's wait, or an ignored SIGCHLD, has taken the process's status."""
-        try:
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        except ChildProcessError:
-            return False
-        return True
-
-    def _reap(self) -> None:
-        try:
-            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            self.how = "ended (its status was taken by another wait in this process)"
-        else:
-            if result is None:
-                return
-            if result.si_code == os.CLD_EXITED:
-                self.exit_code = result.si_status
-                self.how = f"exited with code {self.exit_code}"
-            else:
-                self.signal = _signal_name(result.si_status)
-                self.how = f"was killed by {self.signal}"
-        self._reaped = True
-
-    def forget(self) -> None:
-        """Nobody will use this object any more."""
-        if self.is_copy():
-            return
-        self.end()
-        os.close(self.pidfd)
-        self.pidfd = -1
-
-
-def _forget(child: _Child, control: Control) -> None:
+def _forget(child: Child, control: Control) -> None:
     child.forget()
     control.close()
+
+
+_workers: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave() -> None:
+    for worker in list(_workers):
+        worker.control.leave()
+
+
+#: What names the caller's own environment, and what a service manager gave to the caller alone: a model that took these up would report
+#: itself as the service, or take its sockets.
+_OF_THE_CALLER = frozenset(
+    (
+        *("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT"),
+        *("CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_PROMPT_MODIFIER", "CONDA_SHLVL"),
+        *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"),
+    )
+)
 
 
 def _environment(env_vars: Mapping[str, str | None] | None) -> dict[str, str]:
@@ -394,7 +313,7 @@ def _environment(env_vars: Mapping[str, str | None] | None) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("PYTHON") and name not in ("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
+        if not name.startswith("PYTHON") and name not in _OF_THE_CALLER
     }
     for name, given in (env_vars or {}).items():
         if given is None:
@@ -402,6 +321,16 @@ def _environment(env_vars: Mapping[str, str | None] | None) -> dict[str, str]:
         else:
             environment[name] = given
     return environment
+
+
+def _innermost(pid: int) -> int:
+    """The worker that a process of bubblewrap's has started, by way of the first process of its namespace."""
+    with contextlib.suppress(psutil.Error, ValueError):  # it has ended meanwhile
+        process = psutil.Process(pid)
+        for _ in range(2):
+            (process,) = process.children()
+        return int(process.pid)
+    return pid
 
 
 def _cannot_start(path: str, error: OSError) -> str:
@@ -413,10 +342,3 @@ def _cannot_start(path: str, error: OSError) -> str:
             "machine, that its permissions allow running it, and that what its first line or its link names exists."
         )
     return f"cannot start a worker: {error.strerror or error}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 
 import numpy as np
 
@@ -339,6 +340,16 @@ def forking():
             os._exit(0)
         os.waitpid(child, 0)
         return x
+
+    return call
+
+
+def sleeper():
+    """Takes as long as it is told, in seconds."""
+
+    def call(seconds):
+        time.sleep(float(seconds))
+        return seconds
 
     return call
 

@@ -1,5 +1,5 @@
 """What the caller executes in the foreign interpreter: ``python -I .../workers/__main__.py --control FD --parent PID [--overlay DIR]
-[--bytecode DIR]``.
+[--bytecode DIR] [--limits NAME=NUMBER,...]``.
 
 Python 2 and 3 can read this file, so that one which is too old says so and does not stumble over its syntax.
 """
@@ -16,8 +16,10 @@ def main():
         )
     given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
     del sys.argv[1:]  # the model's own code may look there
-    lifeline, bootstrap = load("lifeline"), load("bootstrap")
+    lifeline, limits, bootstrap = load("lifeline"), load("limits"), load("bootstrap")
     lifeline.arm(int(given["--parent"]))
+    limits.clear_signals()
+    refused = limits.apply(given["--limits"]) if "--limits" in given else None
 
     import faulthandler
     import os
@@ -44,7 +46,7 @@ def main():
     from opexec.workers import handshake
 
     control = Control(socket.socket(fileno=fd))
-    handshake.answer(control)
+    handshake.answer(control, refused)
 
     from opexec.workers import loop
 

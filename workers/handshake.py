@@ -61,11 +61,16 @@ def disagreement(caller, worker):
     return None
 
 
-def answer(control):
-    """The worker's side: answer the caller's hello. Ends the process if this worker cannot serve, after saying why."""
+def answer(control, refused=None):
+    """The worker's side: answer the caller's hello. Ends the process if this worker cannot serve, after saying why.
+
+    `refused`: why it cannot, and the cure, where that is known before.
+    """
     theirs, fds = control.receive()
     for fd in fds:
         os.close(fd)
+    if refused is not None:
+        _refuse(control, *refused)
     try:
         import numpy
 

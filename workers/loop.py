@@ -23,6 +23,8 @@ from opexec.workers import platforms
 from opexec.workers.failure import describe
 from opexec.workers.structure import flatten
 
+_now = time.monotonic_ns
+
 _IDLE_MS = 10_000  # a sleeping worker looks again this often, though nothing should make it
 _PLACES_KEPT = 256  # bound inputs kept for each plan
 
@@ -31,9 +33,14 @@ def serve(control):
     """Load the model the caller names and answer its calls until it says goodbye or is gone."""
     try:
         channel_message, fds = _expect(control, "channel")
-        server = _Server(control, channel_message, fds)
+        server = Server(control, channel_message, fds)
         if server.load():
             server.run()
+            while server.arrived:  # `run` ended because other processes came, to be served beside the caller
+                from opexec.workers.clients import Clients  # only here: most models are never shared
+
+                Clients(server).run()
+                server.run()
     except PeerGone:
         pass
     except ProtocolError as error:
@@ -51,7 +58,9 @@ def _expect(control, kind):
     return message, fds
 
 
-class _Server:
+class Server:
+    """Serves one channel: that of the caller, or (`clients.Guest`) of another process to which the caller's model is shared."""
+
     def __init__(self, control, message, fds):
         segment_fd, caller_bell, worker_bell = fds
         segment = Segment.attach("channel", segment_fd, message["size"])
@@ -64,11 +73,13 @@ class _Server:
         self.arena = Arena(self._grow)
         self.packer = Packer(self.arena)
         if not isinstance(self.wait, Block):
-            self.packer.rouse = self.channel.bell.rouse
+            # Only beside much copying: a caller that waits for little is mostly awake, and looking whether it is costs every answer.
+            self.packer.rouse_for_large = self.channel.bell.rouse
         self.out = {}  # blocks the caller may be looking at, by place
         self.reserved = []
         self.model = platforms.Platform()  # until it is loaded
         self.running = True
+        self.arrived = []  # control sockets of processes that are to be served too, and descriptors that came with them
         self._asking = False
         self._granted = None
         self._segment = segment
@@ -105,7 +116,8 @@ class _Server:
     # Serving
 
     def run(self):
-        """Answer calls until the caller is gone."""
+        """Answer calls until the caller is gone, which raises PeerGone, or somebody else has `arrived`."""
+        self.running = not self.arrived
         channel, bell, wait = self.channel, self.channel.bell, self.wait
         consumer, peek = self.channel.consumer, self.channel.consumer.peek
         words, tail_at = consumer.words, consumer.tail_at
@@ -123,16 +135,35 @@ class _Server:
             if record[0] == wire.CALL:
                 # A caller that had to be woken may well call again, once it is awake.
                 expecting = self._answer(record)
-            elif record[0] == wire.RELEASE:
-                for place in consumer.peek(wire.RELEASES)[1:]:
-                    if place:
-                        self._released(place)
-                consumer.advance()
             else:
-                raise ProtocolError("a record of kind {}; expected a call or a release".format(record[0]))
+                self._take_other(record)
+
+    def step(self):
+        """Handle the next record; None if there is none, else whether another one is to be expected soon."""
+        record = self.channel.consumer.peek(wire.HEAD)
+        if record is None:
+            return None
+        if record[0] == wire.CALL:
+            return self._answer(record)
+        self._take_other(record)
+        return False
+
+    def _take_other(self, record):
+        consumer = self.channel.consumer
+        if record[0] == wire.RELEASE:
+            for place in consumer.peek(wire.RELEASES)[1:]:
+                if place:
+                    self._released(place)
+            consumer.advance()
+        elif record[0] == wire.LOOK:
+            consumer.advance()
+            self.channel.handle_control()
+        else:
+            raise ProtocolError("a record of kind {}; expected a call or a release".format(record[0]))
 
     def _answer(self, record):
-        _, id, plan_id, place, release, _, _, _ = record
+        _, id, plan_id, place, release, timed, _, _ = record
+        taken = _now() if timed else 0
         channel = self.channel
         if release:
             self._released(release)
@@ -144,18 +175,27 @@ class _Server:
             inputs = plan.memo.get(places)
             if inputs is None:
                 inputs = self._bind(plan, places)
-            block, copied = self._outputs(self.model.run(inputs[1], self._reserve))
-            answered = block.place
-            self.out[answered] = block
-            self._post(wire.RESULT, id, block.plan.id, answered, copied)
+            if timed:
+                started = _now()
+                result = self.model.run(inputs[1], self._reserve)
+                times = (taken, started, _now())
+            else:
+                times = None
+                result = self.model.run(inputs[1], self._reserve)
+            block, copied = self._outputs(result)
+            plan_id, answered = block.plan.id, block.place
+            if timed or not channel.producer.publish(wire.RESULT, id, plan_id, answered, 0, copied):
+                self._post(wire.RESULT, id, plan_id, answered, copied, times)
             woke = channel.bell.ring()
+            # From here on the caller reads meanwhile.
+            self.out[answered] = block
         except NoRoom as error:
             woke = self._fail(id, "room", error)
         except (PeerGone, ProtocolError):
             raise
         except BaseException as error:  # a model's sys.exit() must not end the worker
             woke = self._fail(id, "model", error)
-        # While the caller reads: a model may have reshaped its input in place, and these views serve the next call too.
+        # A model may have reshaped its input in place, and these views serve the next call too.
         if inputs is not None and not plan.texts and not plan.intact(inputs[0]):
             plan.memo.pop(places, None)
         return woke
@@ -209,12 +249,15 @@ class _Server:
         if self.reserved:
             self._give_reserved(block)
         if block.plan.id not in self.channel.told:
-            try:
-                self.channel.tell(block.plan, self.packer)
-            except ValueError as error:
-                self.packer.give(block)
-                raise ValueError("the names of the outputs are too long to send: {}".format(error)) from None
+            self._tell(block)
         return block, copied
+
+    def _tell(self, block):
+        try:
+            self.channel.tell(block.plan, self.packer)
+        except ValueError as error:
+            self.packer.give(block)
+            raise ValueError("the names of the outputs are too long to send: {}".format(error)) from None
 
     def _give_reserved(self, kept=None):
         for _, block in self.reserved:
@@ -231,11 +274,14 @@ class _Server:
     def _fail(self, id, kind, error):
         self._give_reserved()
         self.control.send({"type": "failure", "id": id, "kind": kind, "error": describe(error)})
-        self._post(wire.FAILURE, id, 0, 0, 0)
+        self._post(wire.FAILURE, id, 0, 0, 0, None)
         return self.channel.bell.ring()
 
-    def _post(self, kind, id, plan_id, place, copied):
-        while not self.channel.producer.publish(kind, id, plan_id, place, 0, copied):
+    def _post(self, kind, id, plan_id, place, copied, times):
+        started, ended, offsets = _written(*times) if times else (0, 0, 0)
+        while not self.channel.producer.publish(
+            kind, id, plan_id, place, started, copied, (), ended, offsets
+        ):
             # The caller has that many answers waiting for it; it is alive as long as the control socket is.
             self.channel.bell.ring()
             time.sleep(0.001)
@@ -251,6 +297,9 @@ class _Server:
             attach_announced(message, fds, self._take_in)
         elif kind == "refused":
             self._granted = NoRoom(message["why"])
+        elif kind == "attach":
+            self.arrived.append(fds)
+            self.running = False
         elif kind == "bye":
             self.running = False
             raise PeerGone("the caller said goodbye")
@@ -273,3 +322,10 @@ class _Server:
         if isinstance(granted, NoRoom):
             raise granted
         return granted
+
+
+def _written(taken, started, ended):
+    """The words of a timed result (`wire.TIMED`)."""
+    before = min(started - taken, wire.LONGEST_OFFSET)
+    after = min(_now() - ended, wire.LONGEST_OFFSET)
+    return started, ended, after << 32 | before

@@ -6,7 +6,7 @@ import numpy as np
 
 import opexec
 from benchmarks.calls.specs import open_model
-from benchmarks.contender import Call, Contender
+from benchmarks.contender import Call, Contender, Stream
 from benchmarks.workloads import Array, Inputs, Workload
 
 
@@ -21,6 +21,9 @@ class Isolated(Contender):
             return infer(inputs)["y"]
 
         return call
+
+    def stream(self) -> Stream:
+        return self._model.submit, lambda future: future.result()["y"]
 
     def facts(self) -> dict[str, str]:
         worker = self._model.workers[0]

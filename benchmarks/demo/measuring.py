@@ -16,11 +16,11 @@ WARM = 20
 
 
 def rounds(
-    models: Sequence[opexec.Model], inputs: Sequence[dict[str, Any]], numbers: Iterable[int]
+    models: Sequence[opexec.Model], inputs: Sequence[dict[str, Any]], numbers: Iterable[int], warm: int = WARM
 ) -> npt.NDArray[np.float64]:
-    """Milliseconds that each call took, of shape (rounds, models). A round calls every model once, each round in another order."""
+    """Milliseconds that each call took, of shape (rounds, models). A round calls every model once, each round in another order; `warm` calls of each come before."""
     order = np.random.default_rng(0)
-    for _ in range(WARM):
+    for _ in range(warm):
         for model, given in zip(models, inputs, strict=True):
             model.infer(given)
     gc.collect()

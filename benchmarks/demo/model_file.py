@@ -1,4 +1,4 @@
-"""The model: a text recogniser that ships inside a package on PyPI, fetched once into opexec's cache."""
+"""Models that ship inside packages on PyPI, fetched once into opexec's cache; the demo's is a text recogniser."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ INSIDE = Path("rapidocr_onnxruntime", "models", "ch_PP-OCRv3_rec_infer.onnx")
 
 
 def fetch() -> Path:
-    """The path of the model's file. Its package is installed into a folder of its own, without the packages it asks for.
+    """The path of the demo's model. Raises BuildError."""
+    return fetched(REQUIREMENTS) / INSIDE
+
+
+def fetched(requirements: Path) -> Path:
+    """A folder with the packages of that file, which gives their hashes; without the packages that they ask for.
 
     Raises:
-        BuildError: the package cannot be had.
+        BuildError: they cannot be had.
     """
     folder = caches.folder("demo")
-    place = folder / caches.digest(REQUIREMENTS.read_text(encoding="utf-8"))
+    place = folder / caches.digest(requirements.read_text(encoding="utf-8"))
     with (
-        build_progress.reporting("model", None) as report,
+        build_progress.reporting("models", None) as report,
         caches.locked(folder / "lock", lambda holder: report(f"waiting for {holder}, which fetches it")),
     ):
         if not place.exists():
-            report(f"fetching {INSIDE.name}")
+            report(f"fetching the packages in {requirements.name}")
             unfinished = Path(tempfile.mkdtemp(dir=folder))
             try:
-                _install(unfinished, build_progress.UvLog(report))
+                _install(requirements, unfinished, build_progress.UvLog(report))
                 unfinished.rename(place)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
             report("ready")
-    return place / INSIDE
+    return place
 
 
-def _install(target: Path, on_line: build_progress.UvLog) -> None:
+def _install(requirements: Path, target: Path, on_line: build_progress.UvLog) -> None:
     settings = installer.settings()
-    command = ["pip", "install", "--no-deps", "--require-hashes", "--requirements", str(REQUIREMENTS)]
+    command = ["pip", "install", "--no-deps", "--require-hashes", "--requirements", str(requirements)]
     try:
         installer.run(
             [*command, *settings.pip_options, "--python", sys.executable, "--target", str(target)],
@@ -49,5 +54,5 @@ def _install(target: Path, on_line: build_progress.UvLog) -> None:
         )
     except installer.UvFailed as error:
         raise BuildError(
-            f"the package with the demo's model cannot be installed. uv says:\n{error}"
+            f"the packages in {requirements.name} cannot be installed. uv says:\n{error}"
         ) from None

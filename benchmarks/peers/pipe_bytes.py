@@ -10,7 +10,7 @@ import multiprocessing
 import numpy as np
 
 from benchmarks import processes
-from benchmarks.contender import Call, Contender
+from benchmarks.contender import Call, Contender, Stream
 from benchmarks.peers import packing
 from benchmarks.workloads import DTYPE, Array, Inputs, Workload
 
@@ -52,7 +52,15 @@ class PipeBytes(Contender):
                 receive_into(reply)
                 return answer
 
+        def receive(ticket: None) -> Array:
+            receive_into(reply)
+            return answer
+
+        self._stream: Stream = (lambda inputs: send(_bytes_of(inputs["x"])), receive)
         return call
+
+    def stream(self) -> Stream:
+        return self._stream
 
     def close(self) -> None:
         processes.end(self._partner)

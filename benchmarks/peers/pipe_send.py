@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 
 from benchmarks import processes
-from benchmarks.contender import Call, Contender
+from benchmarks.contender import Call, Contender, Stream
 from benchmarks.workloads import Array, Inputs, Workload
 
 
@@ -30,6 +30,9 @@ class PipeSend(Contender):
             return answer
 
         return call
+
+    def stream(self) -> Stream:
+        return self._connection.send, lambda _: self._connection.recv()
 
     def close(self) -> None:
         processes.end(self._partner)

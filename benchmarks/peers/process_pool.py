@@ -8,7 +8,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 
 from benchmarks import processes
-from benchmarks.contender import Call, Contender
+from benchmarks.contender import Call, Contender, Stream
 from benchmarks.workloads import Array, Inputs, Model, Workload
 
 _model: Model | None = None
@@ -19,27 +19,32 @@ class ProcessPool(Contender):
         self._pool = ProcessPoolExecutor(
             max_workers=1,
             mp_context=multiprocessing.get_context("fork"),
-            initializer=_initialize,
+            initializer=initialize,
             initargs=(workload, os.getpid()),
         )
         submit = self._pool.submit
 
         def call(inputs: Inputs) -> Array:
-            return submit(_run, inputs).result()
+            return submit(run, inputs).result()
 
         return call
+
+    def stream(self) -> Stream:
+        return lambda inputs: self._pool.submit(run, inputs), lambda future: future.result()
 
     def close(self) -> None:
         self._pool.shutdown()
 
 
-def _initialize(workload: Workload, parent: int) -> None:
+def initialize(workload: Workload, parent: int) -> None:
+    """Make the model, in the worker."""
     global _model
     processes.die_with_parent(parent)
     gc.disable()
     _model = workload.load()
 
 
-def _run(inputs: Inputs) -> Array:
+def run(inputs: Inputs) -> Array:
+    """Call it there."""
     assert _model is not None
     return _model(**inputs)["y"]

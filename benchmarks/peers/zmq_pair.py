@@ -13,7 +13,7 @@ import numpy as np
 import zmq
 
 from benchmarks import processes
-from benchmarks.contender import Call, Contender
+from benchmarks.contender import Call, Contender, Stream
 from benchmarks.peers import packing
 from benchmarks.workloads import DTYPE, Array, Inputs, Workload
 
@@ -62,6 +62,10 @@ class ZmqPair(Contender):
                 return np.frombuffer(receive(), DTYPE)
 
         return call
+
+    def stream(self) -> Stream:
+        send, receive = self._socket.send, self._socket.recv
+        return lambda inputs: send(inputs["x"]), lambda _: np.frombuffer(receive(), DTYPE)
 
     def facts(self) -> dict[str, str]:
         return {"pyzmq": zmq.__version__, "libzmq": zmq.zmq_version()}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..sizes import duration as duration
 from . import show
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def arguments(
     for number, source in enumerate(models, 1):
         asked: dict[str, Any] = {"source": source, "device": device, "threads": threads, "timeout": timeout}
         for name, given, hint in (("env", env, "--env"), ("platform", platform, "--platform")):
-            values = _for_model(number, len(models), given, hint)
+            values = for_model(number, len(models), given, hint)
             if len(values) > 1:
                 raise click.BadParameter(
                     f"two values for {source}: {values[0]!r} and {values[1]!r}", param_hint=hint
@@ -91,7 +92,7 @@ def arguments(
             if values:
                 asked[name] = values[0]
         settings = {}
-        for pair in _for_model(number, len(models), options, "--option"):
+        for pair in for_model(number, len(models), options, "--option"):
             key, equals, value = pair.partition("=")
             if not equals or not key:
                 raise click.BadParameter(f"expected KEY=VALUE; got {pair!r}", param_hint="--option")
@@ -102,7 +103,7 @@ def arguments(
     return found
 
 
-def _for_model(number: int, count: int, values: Sequence[str], hint: str) -> list[str]:
+def for_model(number: int, count: int, values: Sequence[str], hint: str) -> list[str]:
     """Those of the values that are for this model: with its number before a colon, or else without any."""
     own, general = [], []
     for value in values:
@@ -118,6 +119,19 @@ def _for_model(number: int, count: int, values: Sequence[str], hint: str) -> lis
     return [*general, *own] if hint == "--option" else own or general
 
 
+def pairs(given: Sequence[str], hint: str, form: str) -> dict[str, str]:
+    """Values of an option by the name before the ``=``. Raises a UsageError."""
+    found: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"expected {form}; got {pair!r}", param_hint=hint)
+        if name in found:
+            raise click.BadParameter(f"{name!r} is given twice", param_hint=hint)
+        found[name] = value
+    return found
+
+
 def _plain(text: str) -> Any:
     try:
         return json.loads(text)
@@ -125,7 +139,7 @@ def _plain(text: str) -> Any:
         return text
 
 
-def open_model(asked: dict[str, Any]) -> Model:
+def open_model(asked: Mapping[str, Any]) -> Model:
     """Load a model; what `load` says of its arguments is a mistake in the command line."""
     from .. import load
 
@@ -193,22 +207,11 @@ def specs_json(specs: Sequence[TensorSpec] | None) -> list[dict[str, Any]] | Non
 
 
 def runner_text(runner: dict[str, Any]) -> str:
-    """Of what `runner_json` tells: ``onnxruntime 1.23.2 in Python 3.11.7``."""
+    """Of what `comparison.runner.runner_of` tells: ``onnxruntime 1.23.2 in Python 3.11.7``."""
     python = f"Python {runner['python']}"
     if runner["framework"] in ("", "python"):
         return python
     return f"{runner['framework']} {runner['framework_version']} in {python}"
-
-
-def runner_json(model: Model) -> dict[str, Any]:
-    worker = model.workers[0]
-    return {
-        "framework": worker.framework,
-        "framework_version": worker.framework_version,
-        "python": worker.python,
-        "numpy": worker.numpy,
-        "interpreter": worker.interpreter,
-    }
 
 
 def labels(models: Sequence[str]) -> list[str]:
@@ -225,12 +228,3 @@ def labels(models: Sequence[str]) -> list[str]:
         f"{text} ({short[: index + 1].count(text)})" if short.count(text) > 1 else text
         for index, text in enumerate(short)
     ]
-
-
-def duration(seconds: float) -> str:
-    """A time with three digits: ``"1.25 ms"``."""
-    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= unit * 0.9995 or name == "µs":
-            value = seconds / unit
-            return f"{value:.0f} {name}" if value >= 99.95 else f"{value:#.3g} {name}"
-    raise AssertionError

@@ -20,6 +20,7 @@ from ..model import Model
 from ..problem import Fit, Problem
 from .answers import Answers, Metric
 from .implementing import asked_outputs
+from .runner import runner_of
 from .samples import Sample, SampleSource
 
 Report = Callable[[str], None]
@@ -37,7 +38,7 @@ class Contender:
     loading: float | None = None
     """Seconds from the call of `load` to its return."""
     runner: dict[str, str] | None = None
-    """What runs it: framework, framework_version, python, numpy, interpreter."""
+    """What runs it, as `runner_of` tells."""
     fit: Fit | None = None
     error: str | None = None
     """Why it was left out, from then on."""
@@ -105,7 +106,7 @@ def _load(problem: Problem, contender: Contender, open_model: Callable[[], Model
     try:
         contender.model = open_model()
         contender.loading = time.perf_counter() - began
-        contender.runner = _runner(contender.model)
+        contender.runner = runner_of(contender.model)
         contender.fit = problem.check(contender.model.inputs, contender.model.outputs)
     except OpexecError as error:
         _leave_out(contender, error)
@@ -113,17 +114,6 @@ def _load(problem: Problem, contender: Contender, open_model: Callable[[], Model
     if not contender.fit.ok:
         contender.error = f"does not implement the problem: {'; '.join(map(str, contender.fit.differences))}"
         contender.model.close()
-
-
-def _runner(model: Model) -> dict[str, str]:
-    worker = model.workers[0]
-    return {
-        "framework": worker.framework,
-        "framework_version": worker.framework_version,
-        "python": worker.python,
-        "numpy": worker.numpy,
-        "interpreter": worker.interpreter,
-    }
 
 
 def _running(contenders: Sequence[Contender]) -> list[tuple[Contender, Model]]:

@@ -65,6 +65,21 @@ def cores(membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> float | None:
     return min(quotas, default=None)
 
 
+def own(controller: str, membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> tuple[Path, int] | None:
+    """The folder of the group whose `controller` this process is under, and its version; None where there is none to be seen."""
+    for group, version in _groups(controller, membership, mount):
+        if group.is_dir() and (version == 1 or controller in _words(group / "cgroup.controllers")):
+            return group, version
+    return None
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
+
+
 def _groups(controller: str, membership: Path, mount: Path) -> Iterator[tuple[Path, int]]:
     """The folders of the groups above this process, its own first, with the version of each."""
     try:

@@ -229,6 +229,8 @@ def _judge_uv(seen: _Uv) -> Iterator[Finding]:
 
 def _judge_cache(seen: machine.Cache) -> Iterator[Finding]:
     fact = f"{seen.root}: {seen.environments} environments, {seen.names} of them named"
+    if seen.packages:
+        fact += f"; {seen.packages} unpacked package{'s' * (seen.packages != 1)}, {size(seen.packages_size)}"
     if seen.problem:
         yield _broken(
             f"{seen.root}: {seen.problem}",
@@ -240,7 +242,7 @@ def _judge_cache(seen: machine.Cache) -> Iterator[Finding]:
     if seen.free is not None and seen.free < _LITTLE_DISK:
         yield _limit(
             f"{fact}, too little for a large framework",
-            "Make room (opexec env prune --older-than 30d; uv cache prune), or set OPEXEC_CACHE to another disk.",
+            "Make room (opexec env prune --older-than 30d; opexec packages prune --older-than 30d; uv cache prune), or set OPEXEC_CACHE to another disk.",
         )
     else:
         yield _good(fact)

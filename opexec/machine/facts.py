@@ -15,6 +15,7 @@ import psutil
 
 from .. import caches
 from ..errors import LoadError
+from ..packages import cleanup as package_cleanup
 from . import control_groups, devices
 
 
@@ -78,6 +79,10 @@ class Cache:
     """Bytes free on its disk."""
     environments: int
     names: int
+    packages: int = 0
+    """Unpacked ones."""
+    packages_size: int = 0
+    """Bytes that they take."""
 
 
 def kernel() -> Kernel:
@@ -155,7 +160,8 @@ def cache() -> Cache:
             problem = f"the disk of {nearest} is mounted with noexec, so no environment in it can run"
         if status.f_flag & os.ST_RDONLY:
             problem = f"the disk of {nearest} is mounted read-only"
-    return Cache(root, problem, free, _count(root / "environments", ""), _count(root / "names", ".json"))
+    environments, names = _count(root / "environments", ""), _count(root / "names", ".json")
+    return Cache(root, problem, free, environments, names, *package_cleanup.total())
 
 
 def _count(folder: Path, suffix: str) -> int:

@@ -1,17 +1,18 @@
-"""Packages of onnx, jax and scikit-learn, whose models are single files (for jax, code too)."""
+"""Packages of onnx, jax and scikit-learn, whose models are files (for jax, code too)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..package import DATA, Package
 from ..packages.draft import Draft
 from ..workers.platforms.sklearn import kind_of
-from .code import add_code, add_data, checked_roots
-from .packing import add_file, create, exactly_one
-from .torch import named
+from .code import add_data
+from .exports import create_export
+from .packing import add_file, create, exactly_one, named
 
 _Path = str | os.PathLike[str]
 _Names = Mapping[str, str] | None
@@ -23,12 +24,15 @@ def create_onnx_package(
     *,
     model: Any = None,
     model_path: _Path | None = None,
+    data_paths: Iterable[Mapping[str, _Path]] = (),
     input_names: _Names = None,
     output_names: _Names = None,
     **common: Any,
 ) -> Package:
-    """Exactly one of `model` (a ModelProto, or its bytes) and `model_path`; files with external data lie beside that and are not taken along.
+    """Exactly one of `model` (a ModelProto, or its bytes) and `model_path`.
 
+    `data_paths`: the files with the model's external data, which a model over 2 GB has: ``[{"path": file}]``, by the name that the model
+    calls it, or with that as ``"packaged_name"``.
     `input_names`, `output_names`: what the model calls the tensors of the specs, where the names differ. The others are `packing.create`'s.
     """
     exactly_one(model=model, model_path=model_path)
@@ -39,48 +43,22 @@ def create_onnx_package(
         else:
             content = model if isinstance(model, bytes) else model.SerializeToString()
             draft.write(f"{DATA}/model.onnx", content)
+        add_data(draft, data_paths)
         return {"model": "model.onnx", **named(input_names, output_names)}
 
     return create("onnx", fill, **common)
 
 
-def create_jax_package(
-    *,
-    exported: Any = None,
-    model_path: _Path | None = None,
-    code_path_spec: Iterable[Mapping[str, Any]] | None = None,
-    entrypoint_package: str | None = None,
-    entrypoint: str | None = None,
-    data_paths: Iterable[Mapping[str, _Path]] = (),
-    input_names: _Names = None,
-    output_names: _Names = None,
-    **common: Any,
-) -> Package:
-    """Exactly one of `exported` (what ``jax.export`` gives), `model_path` (its serialized bytes in a file) and `code_path_spec`, where
-    ``entrypoint(data_path)`` returns a callable of jax arrays.
+def create_jax_package(*, exported: Any = None, **more: Any) -> Package:
+    """Exactly one of `exported` (what ``jax.export`` gives), `model_path` (its serialized bytes in a file) and `code_path_spec`.
 
-    `input_names`, `output_names`: what the model calls the tensors of the specs, where the names differ. The others are `packing.create`'s.
+    The others are `exports.create_export`'s and `packing.create`'s.
     """
-    exactly_one(exported=exported, model_path=model_path, code_path_spec=code_path_spec)
-    if (code_path_spec is None) != (entrypoint is None) or (entrypoint is None) != (
-        entrypoint_package is None
-    ):
-        raise ValueError("code_path_spec, entrypoint_package and entrypoint go together")
-    roots = checked_roots(code_path_spec or (), common.get("package_path") or common.get("neuropod_path"))
 
-    def fill(draft: Draft) -> dict[str, Any]:
-        settings: dict[str, Any] = {"model": "model.jaxexport"}
-        if code_path_spec is not None:
-            add_code(draft, roots)
-            settings = {"entrypoint_package": entrypoint_package, "entrypoint": entrypoint}
-        elif model_path is not None:
-            add_file(draft, f"{DATA}/model.jaxexport", model_path)
-        else:
-            draft.write(f"{DATA}/model.jaxexport", bytes(exported.serialize()))
-        add_data(draft, data_paths)
-        return {**settings, **named(input_names, output_names)}
+    def save(path: Path) -> None:
+        path.write_bytes(bytes(exported.serialize()))
 
-    return create("jax", fill, **common)
+    return create_export("jax", "model.jaxexport", {"exported": None if exported is None else save}, **more)
 
 
 def create_sklearn_package(
@@ -90,7 +68,8 @@ def create_sklearn_package(
     method: str | None = None,
     **common: Any,
 ) -> Package:
-    """Exactly one of `model` (an estimator, dumped by joblib here) and `model_path` (joblib, pickle, xgboost, lightgbm).
+    """Exactly one of `model` (an estimator, dumped by joblib here, or a Booster of xgboost or lightgbm, saved as their own files) and
+    `model_path` (joblib, pickle, xgboost, lightgbm).
 
     `method`: what a call does, the first that the model has if left out. The spec has one input, whatever it is called, and one output.
     The others are `packing.create`'s.
@@ -103,7 +82,7 @@ def create_sklearn_package(
         raise ValueError(f"input_spec has {names}; expected one input, the rows of features")
 
     def fill(draft: Draft) -> dict[str, Any]:
-        kind = "pickle"
+        kind = _booster(model) or "pickle"
         if model_path is not None:
             if not os.path.isfile(model_path):
                 raise ValueError(f"there is no file {os.fspath(model_path)}; check the path")
@@ -112,6 +91,8 @@ def create_sklearn_package(
         name = _SKLEARN_FILES[kind]
         if model_path is not None:
             add_file(draft, f"{DATA}/{name}", model_path)
+        elif kind != "pickle":
+            model.save_model(str(draft.path(f"{DATA}/{name}")))
         else:
             import joblib
 
@@ -124,3 +105,9 @@ def create_sklearn_package(
         return settings
 
     return create("sklearn", fill, **common)
+
+
+def _booster(model: Any) -> str | None:
+    """The framework of a model that is no estimator: one that saves itself."""
+    framework = type(model).__module__.partition(".")[0]
+    return framework if type(model).__name__ == "Booster" and framework in _SKLEARN_FILES else None

@@ -141,7 +141,7 @@ def _try(draft: Draft, inputs: Mapping[str, Any], expected: Mapping[str, Any] | 
     place = package_loading.choose(package, None)
     if persist:
         write_test_data(draft.path(TEST_DATA), inputs, expected, place.interpreter)
-    with load(draft.check().path, name=package.name) as model:
+    with load((draft.check() if persist else package).path, name=package.name) as model:
         try:
             wrong = check_answers(model, inputs, expected)
         except OpexecError as error:
@@ -166,3 +166,9 @@ def add_file(draft: Draft, name: str, path: _Path) -> None:
     if not os.path.exists(path):
         raise ValueError(f"there is no file or folder {os.fspath(path)}; check the path")
     draft.add(name, path)
+
+
+def named(inputs: Mapping[str, str] | None, outputs: Mapping[str, str] | None) -> dict[str, Any]:
+    """What ``0/config.json`` says of the model's own names."""
+    given = {"inputs": dict(inputs or {}), "outputs": dict(outputs or {})}
+    return {key: value for key, value in given.items() if value}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..package import DATA, Package
 from ..packages.draft import Draft
-from .code import add_code, add_data, checked_roots
+from ..spec import TensorSpec, parse_specs
+from .exports import create_export
 from .packing import add_file, create, exactly_one
 
 _Path = str | os.PathLike[str]
@@ -26,62 +28,73 @@ def create_torchscript_package(
             return
         import torch
 
+        if not isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"module is of type {type(module).__name__}; expected what torch.jit.script or torch.jit.trace makes of it"
+            )
         torch.jit.save(module, str(draft.path(f"{DATA}/model.pt")))
 
     return create("torchscript", fill, **common)
 
 
 def create_torch_package(
-    *,
-    exported: Any = None,
-    model_path: _Path | None = None,
-    code_path_spec: Iterable[Mapping[str, Any]] | None = None,
-    entrypoint_package: str | None = None,
-    entrypoint: str | None = None,
-    data_paths: Iterable[Mapping[str, _Path]] = (),
-    state_dict: _Path | None = None,
-    input_names: Mapping[str, str] | None = None,
-    output_names: Mapping[str, str] | None = None,
-    **common: Any,
+    *, module: Any = None, exported: Any = None, state_dict: _Path | None = None, **more: Any
 ) -> Package:
-    """Exactly one of `exported` (an ExportedProgram), `model_path` (a ``.pt2`` file) and `code_path_spec`.
+    """Exactly one of `module`, `exported`, `model_path` (a ``.pt2`` file) and `code_path_spec`.
 
-    With code, ``entrypoint(data_path)`` returns a module, or another callable of tensors; `state_dict` is a file of its weights.
-    `input_names`, `output_names`: what the model calls the tensors of the specs, where the names differ. The others are `packing.create`'s.
+    `module`: a module, which torch.export makes an archive of here: `test_input_data` are its example, and its sizes may vary where the
+    specs have a symbol or None. It takes the inputs by name.
+    `exported`: an ExportedProgram.
+    `state_dict`: with code, a file of the weights of the module that it makes.
+    The others are `exports.create_export`'s and `packing.create`'s.
     """
-    exactly_one(exported=exported, model_path=model_path, code_path_spec=code_path_spec)
-    if (code_path_spec is None) != (entrypoint is None) or (entrypoint is None) != (
-        entrypoint_package is None
-    ):
-        raise ValueError("code_path_spec, entrypoint_package and entrypoint go together")
-    if state_dict is not None and code_path_spec is None:
+    if state_dict is not None and more.get("code_path_spec") is None:
         raise ValueError("state_dict is for a model made by code; a .pt2 file has weights of its own")
-    roots = checked_roots(code_path_spec or (), common.get("package_path") or common.get("neuropod_path"))
+    if module is not None and more.get("test_input_data") is None:
+        raise ValueError(
+            "module is given without test_input_data, which torch.export needs for an example; give them, or an ExportedProgram"
+        )
 
-    def fill(draft: Draft) -> dict[str, Any]:
-        settings: dict[str, Any] = {}
-        if code_path_spec is not None:
-            add_code(draft, roots)
-            settings.update(entrypoint_package=entrypoint_package, entrypoint=entrypoint)
-        else:
-            settings["model"] = "model.pt2"
-            if model_path is not None:
-                add_file(draft, f"{DATA}/model.pt2", model_path)
-            else:
-                import torch
+    def save(path: Path) -> None:
+        import torch
 
-                torch.export.save(exported, str(draft.path(f"{DATA}/model.pt2")))
-        add_data(draft, data_paths)
-        if state_dict is not None:
-            name = "state_dict" + os.path.splitext(os.fspath(state_dict))[1]
-            add_file(draft, f"{DATA}/{name}", state_dict)
-            settings["options"] = {"state_dict": name}
-        return {**settings, **named(input_names, output_names)}
+        torch.export.save(exported, str(path))
 
-    return create("torch", fill, **common)
+    def export(path: Path) -> None:
+        import torch
+
+        specs = parse_specs(more["input_spec"], "input") or ()
+        torch.export.save(_exported(module, specs, more["test_input_data"]), str(path))
+
+    def weights(draft: Draft) -> dict[str, Any]:
+        if state_dict is None:
+            return {}
+        name = "state_dict" + os.path.splitext(os.fspath(state_dict))[1]
+        add_file(draft, f"{DATA}/{name}", state_dict)
+        return {"options": {"state_dict": name}}
+
+    objects = {
+        "module": None if module is None else export,
+        "exported": None if exported is None else save,
+    }
+    return create_export("torch", "model.pt2", objects, more=weights, **more)
 
 
-def named(inputs: Mapping[str, str] | None, outputs: Mapping[str, str] | None) -> dict[str, Any]:
-    """What ``0/config.json`` says of the model's own names."""
-    given = {"inputs": dict(inputs or {}), "outputs": dict(outputs or {})}
-    return {key: value for key, value in given.items() if value}
+def _exported(module: Any, specs: tuple[TensorSpec, ...], example: Mapping[str, Any]) -> Any:
+    import torch
+
+    symbols: dict[str, Any] = {}
+    tensors, shapes = {}, {}
+    for spec in specs:
+        if spec.name not in example:
+            continue  # it has a default
+        tensors[spec.name] = torch.as_tensor(example[spec.name])
+        sizes = (None,) * tensors[spec.name].dim() if spec.shape is None else spec.shape
+        shapes[spec.name] = {
+            axis: symbols.setdefault(size, torch.export.Dim(size))
+            if isinstance(size, str)
+            else torch.export.Dim.AUTO
+            for axis, size in enumerate(sizes)
+            if not isinstance(size, int)
+        }
+    return torch.export.export(module, (), kwargs=tensors, dynamic_shapes=shapes)

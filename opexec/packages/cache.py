@@ -2,13 +2,14 @@
 
     <cache>/packages/<SHA-256 of the zip>/tree/           its files, read-only
     <cache>/packages/<SHA-256 of the zip>/contents.json   size and SHA-256 of each, written before the folder gets this name
-    <cache>/packages/<SHA-256 of the zip>/used            its time is that of the last use
+    <cache>/packages/<SHA-256 of the zip>/used            its time is that of the last use; locked, shared, by each worker that runs the package
     <cache>/packages/<SHA-256 of the zip>.lock            held by whoever unpacks; gone when it has
     <cache>/packages/.<SHA-256 of the zip>.<random>/      being unpacked
     <cache>/packages/hashes/                              hashes of files that have not changed since
 
 A folder appears under its hash by one rename, complete and checked. Whoever unpacks holds the lock; a second process waits and then
-shares. One that is killed leaves a folder with a dot, which the next one to unpack anything removes.
+shares. One that is killed leaves a folder with a dot, which the next one to unpack anything removes. `packages.cleanup` removes what
+nobody uses.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .manifest import compare, hash_files, parse_manifest
 Progress = Callable[[str], None] | None
 
 _FORMAT = 1
-_SETTLED_NS = (
+SETTLED_NS = (
     2_000_000_000  # a file changed less than this ago may change again within the same tick of its clock
 )
 
@@ -58,12 +59,16 @@ def unpack(path: Path, limits: Limits, expected: list[Any], progress: Progress =
             raise PackageError("was changed after it was read; read it again", package=str(path))
         key = archive_hash(files, keep=False)
         home = caches.folder("packages") / key
-        found = _look_up(home, files)
+        found = _in_use(home, files)
         if found is None:
-            with _exclusive(home.with_suffix(".lock"), path, progress):
-                found = _look_up(home, files) or _unpack(files, home, progress)
+
+            def waiting(holder: str) -> None:
+                if progress is not None:
+                    progress(f"waiting for {holder}, which unpacks {path.name}")
+
+            with exclusive(home, waiting):
+                found = _in_use(home, files) or _unpack(files, home, progress)
         archive_hash(files, known=key)  # only now, for nothing is kept of a package that is refused
-    caches.touch(home / "used")
     return found
 
 
@@ -87,6 +92,31 @@ def check_manifest(files: Files, hashes: Mapping[str, str]) -> None:
 # ---- unpacking
 
 
+def _in_use(home: Path, files: ZipFiles) -> Unpacked | None:
+    """What was unpacked earlier, its last use set to now, so that it is not removed while its worker starts."""
+    with used(home):
+        found = _look_up(home, files)
+        if found is not None:
+            caches.touch(home / "used")
+        return found
+
+
+@contextlib.contextmanager
+def used(home: Path) -> Iterator[None]:
+    """Hold an unpacked package, if it is there, so that nobody removes it meanwhile; `cleanup` lets go of none that is held."""
+    try:
+        descriptor = os.open(home / "used", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:  # it is not there, or belongs to somebody else and is in a cache that only they clean up
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _look_up(home: Path, files: ZipFiles) -> Unpacked | None:
     """What was unpacked earlier, None where something of it is gone (people and tools clean up cache folders)."""
     contents = caches.read_json(home / "contents.json")
@@ -101,7 +131,7 @@ def _look_up(home: Path, files: ZipFiles) -> Unpacked | None:
 
 def _unpack(files: ZipFiles, home: Path, progress: Progress) -> Unpacked:
     """Raises PackageError. The lock is held."""
-    _remove_leftovers(home)
+    remove_leftovers(home.parent, home.name)
     total = sum(files.sizes.values())
     free = shutil.disk_usage(home.parent).free
     if total > free:
@@ -119,8 +149,10 @@ def _unpack(files: ZipFiles, home: Path, progress: Progress) -> Unpacked:
         check_manifest(files, hashes)
         if files.signature() != _signature_at(files.path):
             raise PackageError("was changed while it was unpacked; try again", package=str(files.path))
-        caches.write_json(scratch / "contents.json", {"format": _FORMAT, "hashes": hashes})
-        _discard(home)  # something of it was gone
+        source = {"format": _FORMAT, "hashes": hashes, "source": os.fspath(files.path)}
+        caches.write_json(scratch / "contents.json", source)
+        (scratch / "used").touch()
+        discard(home)  # something of it was gone
         os.rename(scratch, home)
     except OSError as error:
         raise PackageError(
@@ -128,7 +160,7 @@ def _unpack(files: ZipFiles, home: Path, progress: Progress) -> Unpacked:
             package=str(files.path),
         ) from error
     finally:
-        _discard(scratch)
+        discard(scratch)
     return Unpacked(home / "tree", hashes)
 
 
@@ -152,7 +184,7 @@ def _signature_at(path: Path) -> list[Any]:
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Remove a folder, out of everybody's sight first: a process that has files of it open keeps them."""
     if os.path.lexists(folder):
         hidden = folder if folder.name.startswith(".") else caches.scratch_beside(folder)
@@ -161,16 +193,16 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _remove_leftovers(home: Path) -> None:
-    """Remove what killed processes were unpacking: of this zip, whose lock is held, and of any whose lock is free."""
-    for entry in list(os.scandir(home.parent)):
+def remove_leftovers(folder: Path, own: str | None = None) -> None:
+    """Remove what killed processes were unpacking: of the zip `own`, whose lock the caller holds, and of any whose lock is free."""
+    for entry in list(os.scandir(folder)):
         key = entry.name[1:].partition(".")[0]
         if not entry.name.startswith(".") or len(key) != 64:
             continue
-        if key == home.name:
+        if key == own:
             shutil.rmtree(entry.path, ignore_errors=True)
             continue
-        lock = home.parent / f"{key}.lock"
+        lock = folder / f"{key}.lock"
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -188,13 +220,12 @@ def _remove_leftovers(home: Path) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(lock: Path, package: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock file, which is removed in the end: a package that is refused leaves nothing behind."""
+def exclusive(home: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of an unpacked package, for who unpacks or removes it. `waiting`: what `caches.locked` tells where it is taken.
 
-    def waiting(holder: str) -> None:
-        if progress is not None:
-            progress(f"waiting for {holder}, which unpacks {package.name}")
-
+    The lock's file is removed in the end: a package that is refused leaves nothing behind.
+    """
+    lock = home.with_suffix(".lock")
     while True:
         with caches.locked(lock, waiting) as descriptor:
             if not _is_at(descriptor, lock):
@@ -231,7 +262,7 @@ def _remembered(kind: str, files: Files, compute: Callable[[], Any], keep: bool)
     if isinstance(known, dict) and known.get("of") == stamp:
         return known["value"]
     value = compute()
-    if keep and started - _newest(signature) > _SETTLED_NS:
+    if keep and started - _newest(signature) > SETTLED_NS:
         with contextlib.suppress(BuildError):  # a cache that cannot be written to only costs time here
             caches.folder("packages", "hashes")
             caches.write_json(entry, {"of": stamp, "value": value})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +13,12 @@ from typing import Any
 from .. import caches
 from ..errors import PackageError
 from ..package import CONFIG, PLATFORM_CONFIG, Package, read
+from .cache import SETTLED_NS
 from .config import PackageConfig
 from .files import CHUNK, FolderFiles, Limits, open_files
 from .json import to_json
 from .manifest import NAME as MANIFEST
-from .manifest import hash_files, write_manifest
+from .manifest import hash_file, write_manifest
 from .names import problem_of
 from .zip import write_zip
 
@@ -55,6 +57,9 @@ class Draft:
         self.platforms = platforms
         self.folder = caches.scratch_beside(self.target)
         """Where the files go. `path`, `write` and `add` put them there; so may anybody else."""
+        self._known: dict[
+            str, tuple[list[Any], str]
+        ] = {}  # hashes of files, with what tells that they have not changed
 
     def __enter__(self) -> Draft:
         self._refuse_existing()
@@ -133,7 +138,20 @@ class Draft:
         (self.folder / MANIFEST).unlink(missing_ok=True)
         if self.manifest:
             with FolderFiles(self.folder, self.limits) as files:
-                self.write(MANIFEST, write_manifest(hash_files(files)))
+                self.write(MANIFEST, write_manifest(self._hashes(files)))
+
+    def _hashes(self, files: FolderFiles) -> dict[str, str]:
+        """Large files are read once, however often the draft is checked, unless they change."""
+        hashes = {}
+        for name, *signature in files.signature():
+            known = self._known.get(name)
+            if known is not None and known[0] == signature:
+                hashes[name] = known[1]
+                continue
+            hashes[name] = hash_file(files, name)
+            if time.time_ns() - max(signature[-2:]) > SETTLED_NS:
+                self._known[name] = (signature, hashes[name])
+        return hashes
 
     def _publish_zip(self) -> None:
         archive = caches.scratch_beside(self.target)

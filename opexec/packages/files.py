@@ -236,6 +236,8 @@ class ZipFiles:
         for info in infos:
             if info.orig_filename != info.filename:
                 raise PackageError("its name holds a zero byte", package=package, file=info.orig_filename)
+            if not info.filename:
+                raise PackageError("an entry of the zip has no name", package=package)
             name = info.filename.removesuffix("/")
             problem = _problem_of(info)
             if problem is not None:

@@ -91,6 +91,7 @@ def message(package: Package, options: Mapping[str, Any], progress: Progress = N
             "settings": package.platform_config,
             "custom_ops": custom_ops,
             "devices": dict(package.input_tensor_device),
+            "held": str(folder.parent / "used") if package.is_zip else None,
             "options": options,
         },
     }

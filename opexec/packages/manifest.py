@@ -24,7 +24,12 @@ _NAMED = 20  # files that a message names of each sort
 
 def hash_files(files: Files) -> dict[str, str]:
     """The SHA-256 of each file, in hexadecimal. Reads all of them. Raises PackageError."""
-    return {name: _sha256(files.chunks(name)) for name in files.sizes}
+    return {name: hash_file(files, name) for name in files.sizes}
+
+
+def hash_file(files: Files, name: str) -> str:
+    """The SHA-256 of one file, in hexadecimal. Raises PackageError."""
+    return _sha256(files.chunks(name))
 
 
 def content_hash(hashes: Mapping[str, str]) -> str:

@@ -24,7 +24,8 @@ def read_test_data(
 ) -> tuple[Arrays, Arrays | None]:
     """The inputs and the expected outputs (None: any) of a package, read by a worker in `interpreter`: by default where its model runs.
 
-    Raises PackageError if it has none, ModelError if the file cannot be read, LoadError, WorkerDied.
+    Raises PackageError if it has none, ModelError if the file cannot be read or asks for anything but numpy arrays and plain values,
+    LoadError, WorkerDied.
     """
     if not package.has_test_data:
         raise PackageError(
@@ -33,7 +34,15 @@ def read_test_data(
     if interpreter is None:
         interpreter = package_loading.choose(package, None).interpreter
     path = package.folder() / TEST_DATA
-    with loading.load(path, platform=PLATFORM, env=interpreter, name="test-data") as reader:
+    bytes_tensors = [
+        f"{part}/{spec.name}"
+        for part, specs in (("test_input", package.inputs), ("test_output", package.outputs))
+        for spec in specs
+        if spec.dtype == "bytes"
+    ]
+    with loading.load(
+        path, platform=PLATFORM, env=interpreter, name="test-data", options={"bytes": bytes_tensors}
+    ) as reader:
         content = reader()
         return _kept(content["test_input"]), None if content["test_output"] is None else _kept(
             content["test_output"]

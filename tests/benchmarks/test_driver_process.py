@@ -82,7 +82,7 @@ def test_a_failed_driver_can_be_opened_again(driver, monkeypatch):
     assert len(one.measure(FEW)) == 5
 
 
-@pytest.mark.parametrize("contender", ["S", "F", "E", "pipe", "executor", "zmq"])
+@pytest.mark.parametrize("contender", ["S", "F", "E", "pipe", "executor", "queue"])
 def test_partners_die_with_a_driver_that_is_killed(driver, contender):
     one = driver(contender)
     one.open(SMALLEST)

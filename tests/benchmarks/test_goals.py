@@ -36,7 +36,7 @@ def test_nothing_measured_is_nothing_met():
 
 @pytest.mark.parametrize(
     "p50, expected",
-    [(15_000, AIM_MET), (20_000, MUST_MET), (30_000, MUST_MET), (30_001, NOT_MET)],
+    [(10_000, AIM_MET), (12_000, MUST_MET), (18_000, MUST_MET), (18_001, NOT_MET)],
 )
 def test_the_first_goal_in_s(p50, expected):
     units = {"S": 1_000, "F": 1}
@@ -46,11 +46,11 @@ def test_the_first_goal_in_s(p50, expected):
 @pytest.mark.parametrize(
     "units, expected",
     [
-        ({"S": 1, "F": 2_000}, AIM_MET),
+        ({"S": 1, "F": 3_000}, AIM_MET),
         ({"S": 1_000, "F": 1}, AIM_MET),
-        ({"S": 1, "F": 1_250}, MUST_MET),
-        ({"S": 334, "F": 1}, MUST_MET),
-        ({"S": 333, "F": 1_249}, NOT_MET),
+        ({"S": 1, "F": 1_700}, MUST_MET),
+        ({"S": 556, "F": 1}, MUST_MET),
+        ({"S": 555, "F": 1_666}, NOT_MET),
     ],
 )
 def test_a_line_in_s_and_f_is_met_if_it_holds_in_either(units, expected):
@@ -74,19 +74,19 @@ def test_copy_plus_small_call_is_the_unit_of_a_large_copied_call():
 
 def test_a_large_call_from_empty_is_compared_with_the_small_call():
     case = Case(Workload("tiny", 64 * 2**20), "opexec-slice", BUSY)
-    line = verdict(outcome((case, [120], [{"R": 100}])), "64 MiB input from a slice")
+    line = verdict(outcome((case, [108], [{"R": 100}])), "64 MiB input from a slice")
     assert line.verdict == MUST_MET
 
 
 def test_a_hundred_inputs():
     case = Case(Workload("hundred", HUNDRED_NBYTES), "opexec", BUSY)
-    line = verdict(outcome((case, [100_000], [{"S": 500, "F": 1_000}])), "100 float32 inputs")
+    line = verdict(outcome((case, [90_000], [{"S": 500, "F": 900}])), "100 float32 inputs")
     assert line.verdict == MUST_MET
 
 
 def test_after_idle_is_compared_with_the_eventfd_after_idle():
     case = Case(SMALLEST, "opexec", IDLE)
-    line = verdict(outcome((case, [250], [{"E": 1, "E idle": 100}])), "64 B after 5 ms idle")
+    line = verdict(outcome((case, [190], [{"E": 1, "E idle": 100}])), "64 B after 5 ms idle")
     assert line.verdict == MUST_MET
 
 
@@ -131,3 +131,30 @@ def test_load_is_judged_by_what_it_adds_to_a_bare_start(extra_ms, expected):
     bare = 200_000_000
     found = outcome((Case(SMALLEST, "opexec-load", START), [bare + extra_ms * 1_000_000], [{"B": bare}]))
     assert verdict(found, "worker ready").verdict == expected
+
+
+def test_copying_both_ways_is_compared_with_two_copies():
+    case = Case(Workload("echo", 6_912_000), "opexec", BUSY)
+    line = verdict(outcome((case, [2_160], [{"M": 1_000}])), "6.9 MB in and out")
+    assert line.must == "≤ 1.1 2 M" and line.verdict == MUST_MET
+
+
+def test_the_fastest_peer_may_or_may_not_keep_a_core_busy():
+    units = [{"S": 1}] * 3
+    found = outcome(
+        (BUSY_64, [10, 10, 10], units),
+        (Case(SMALLEST, "iceoryx2", BUSY), [40, 20, 60], units),
+        (Case(SMALLEST, "pipe-shm", BUSY), [100, 90, 200], units),
+        (Case(SMALLEST, "zmq", BUSY), [300, 80, 150], units),
+    )
+    sleepers = verdict(found, "64 B, against the fastest peer that")
+    assert sleepers.measured.startswith("10 [9 .. 12.5] x") and sleepers.verdict == MUST_MET
+    assert "pipe-shm, zmq" in sleepers.measured
+    everybody = verdict(found, "64 B, against the fastest peer of all")
+    assert everybody.measured.startswith("4 ") and "(iceoryx2)" in everybody.measured
+
+
+def test_the_tail_is_of_the_same_round():
+    samples = [np.array([10] * 99 + [most]) for most in (10, 10, 10)]
+    measurements = [Measurement(BUSY_64, number, each, {}) for number, each in enumerate(samples)]
+    assert verdict(Outcome(measurements=measurements, rounds=3), "64 B, busy caller: p99").verdict == AIM_MET

@@ -25,7 +25,12 @@ def case(data, name):
 
 
 def test_floors_and_peers(tmp_path):
-    names = ["plain/echo/64/busy", "pipe-shm/echo/64/busy", "pipe-shm/echo/64/idle", "zmq/hundred/20000/busy"]
+    names = [
+        "plain/echo/64/busy",
+        "pipe-shm/echo/64/busy",
+        "pipe-shm/echo/64/idle",
+        "queue/hundred/20000/busy",
+    ]
     done = latency(tmp_path, "--quick", "--rounds", "2", "--cases", *names)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "results.md")
@@ -36,7 +41,7 @@ def test_floors_and_peers(tmp_path):
         assert {round["round"] for round in found["rounds"]} == {0, 1}
         assert {"S", "F", "E", "M"} <= found["ratios"].keys()
         assert found["percentiles_ns"]["p50"] > 0
-    assert {figure["contender"] for figure in data["idle"]} == {"pipe-shm", "zmq"}
+    assert {figure["contender"] for figure in data["idle"]} == {"pipe-shm", "queue"}
     assert "decides nothing" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").stat().st_size > 10_000
 

@@ -33,6 +33,16 @@ the answers agree: True
 legacy.py with numpy 2...: AttributeError: `np.alltrue` was removed in the NumPy 2.0 release. ...
 modern.py with numpy 1...: AttributeError: module 'numpy.linalg' has no attribute 'vector_norm'
 """,
+    "share": """\
+owner:    [2.0, 2.0], call 1 of worker ...
+attached: [0.0, 2.0, 4.0, 6.0], call 2 of worker ...
+its mistake is its own: TypeError
+attached: [0.0, 2.0, 4.0, 6.0], call 3 of worker ...
+its mistake is its own: TypeError
+calls in all: 5
+the same worker for all: True, call 4
+when it has ended: nobody shares a model as 'example-share'
+""",
     "drop_in": """\
 function: list of 3 boxes, first [...]; {'count': 38, 'brightest': ..., 'note': 'first three only'}
 worker:   list of 3 boxes, first [...]; {'count': 38, 'brightest': ..., 'note': 'first three only'}
@@ -83,6 +93,13 @@ the next answers: [40, 48]
 8 threads:  40 of 40 right
 40 Futures: 40 of 40 right
 the caller worked on while the model did: True; int64 came back
+""",
+    "benchmarking": """\
+in process, batch 1: p50 ... us, p99 ... us
+isolated, batch 1: p50 ... us, p99 ... us, ... times the base (... to ...)
+in process, batch 256: p50 ... us, p99 ... us
+isolated, batch 256: p50 ... us, p99 ... us, ... times the base (... to ...)
+steps of an isolated call: copy_in, wake_up, bind, model, copy_out, reply, arrays
 """,
     "in_process_or_isolated": """\
 batch    1: in process ... us, isolated ... times that; answers equal: True

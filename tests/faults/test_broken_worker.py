@@ -30,7 +30,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Model]:
 
     def load(factory: str, what: Any = None, **options: Any) -> Model:
         monkeypatch.setenv("OPEXEC_TEST_BREAK", json.dumps(what))
-        return opexec.load(f"{MODELS}:{factory}", **options)
+        return opexec.load(f"{MODELS}:{factory}", **{"restart": False, **options})
 
     return load
 

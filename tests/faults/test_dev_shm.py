@@ -44,6 +44,7 @@ with opexec.load(sys.argv[1]) as model:
 
 MADE = {
     "tiny": "mount -t tmpfs -o size=64k tmpfs /dev/shm",
+    "1 MiB": "mount -t tmpfs -o size=1m tmpfs /dev/shm",
     "small": "mount -t tmpfs -o size=3m tmpfs /dev/shm",
     "full": "mount -t tmpfs -o size=64m tmpfs /dev/shm && head -c 63m /dev/zero > /dev/shm/other",
     "read-only": "mount -t tmpfs -o ro tmpfs /dev/shm",
@@ -86,7 +87,7 @@ def test_a_dev_shm_that_is(how: str, tmp_path: Path) -> None:
     )
     assert done.returncode != 99, f"/dev/shm could not be made {how}: {done.stderr}"
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ("memfd posix\n" if how in ("small", "full") else "memfd\n")
+    assert done.stdout == ("memfd posix\n" if how in ("1 MiB", "small", "full") else "memfd\n")
 
 
 @pytest.mark.parametrize(

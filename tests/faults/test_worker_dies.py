@@ -121,9 +121,7 @@ def test_killed_from_outside_while_loading(gate: Gate) -> None:
         loading.result(PATIENCE)
     assert_says(caught.value, "SIGKILL", "load")
     assert caught.value.pid == worker.pid
-    assert "out of memory" in str(caught.value), (
-        "nobody here has killed it, so the message names who may have"
-    )
+    assert "the kernel counted no out-of-memory kill" in str(caught.value)
 
 
 def test_a_caller_that_is_interrupted_while_loading_leaves_no_worker(gate: Gate) -> None:
@@ -156,7 +154,7 @@ def test_a_caller_that_is_interrupted_while_loading_leaves_no_worker(gate: Gate)
     ],
 )
 def test_while_running(how: str, python: str) -> None:
-    with opexec.load(source("mortal"), env=interpreter(python)) as model:
+    with opexec.load(source("mortal"), env=interpreter(python), restart=False) as model:
         assert_works(model)
         pid = model.workers[0].pid
         with pytest.raises(WorkerDied) as caught:
@@ -182,7 +180,7 @@ def test_while_running(how: str, python: str) -> None:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_everybody_who_waits_is_told(gate: Gate, python: str) -> None:
-    with opexec.load(source("mortal"), env=interpreter(python)) as model:
+    with opexec.load(source("mortal"), env=interpreter(python), restart=False) as model:
         bad = {"how": np.array("SIGSEGV"), "stop": np.array(True)}
         fine = {"how": np.array("fine"), "stop": np.array(False)}
         first = in_thread(lambda: model.infer(bad))
@@ -223,13 +221,13 @@ def test_many_coroutines_of_one_loop_are_told(gate: Gate) -> None:
         model.restart()  # type: ignore[attr-defined]
         assert (await model.infer_async({"x": np.array([1.0])}))["y"] == 10
 
-    with opexec.load(source("gated")) as model:
+    with opexec.load(source("gated"), restart=False) as model:
         asyncio.run(main(model))
 
 
 def test_what_was_answered_before_the_death_is_good() -> None:
     """Futures whose answers lie in the ring, not yet read, when the worker dies behind them."""
-    with opexec.load(source("mortal")) as model:
+    with opexec.load(source("mortal"), restart=False) as model:
         for _ in range(5):
             calls = [model.submit({"how": np.array("fine")}) for _ in range(20)]
             calls.append(model.submit({"how": np.array("exit")}))
@@ -243,7 +241,7 @@ def test_what_was_answered_before_the_death_is_good() -> None:
 
 
 def test_outputs_and_inputs_survive(gate: Gate) -> None:
-    with opexec.load(source("gated")) as model:
+    with opexec.load(source("gated"), restart=False) as model:
         x = model.empty("x", (30_000,), np.float64)
         x[...] = 3
         output = model.infer({"x": x})["y"]
@@ -265,7 +263,7 @@ def test_outputs_and_inputs_survive(gate: Gate) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_while_idle(number: signal.Signals) -> None:
-    with opexec.load(source("mortal")) as model:
+    with opexec.load(source("mortal"), restart=False) as model:
         assert_works(model)
         pid = kill(model, number)
         assert model.workers[0].state == "stopped"
@@ -278,7 +276,7 @@ def test_while_idle(number: signal.Signals) -> None:
 
 
 def test_before_the_first_call() -> None:
-    with opexec.load(source("echo")) as model:
+    with opexec.load(source("echo"), restart=False) as model:
         kill(model)
         for call in (
             lambda: model.submit({"x": np.ones(1)}).result(PATIENCE),
@@ -300,7 +298,7 @@ def test_closing_after_a_death_nobody_has_noticed() -> None:
 def test_restarting_a_model_whose_factory_has_gone(tmp_path: Path) -> None:
     path = tmp_path / "model.py"
     path.write_text("def factory():\n    return lambda x: x + 1\n")
-    with opexec.load(f"{path}:factory") as model:
+    with opexec.load(f"{path}:factory", restart=False) as model:
         assert model(np.array(1)) == 2
         path.write_text("def factory():\n    raise RuntimeError('not today')\n")
         with pytest.raises(LoadError, match="not today"):
@@ -313,7 +311,7 @@ def test_restarting_a_model_whose_factory_has_gone(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_stopped_is_slow_and_not_dead() -> None:
-    with opexec.load(source("echo")) as model:
+    with opexec.load(source("echo"), restart=False) as model:
         os.kill(model.workers[0].pid, signal.SIGSTOP)
         future = model.submit({"x": np.ones(3)})
         with pytest.raises(opexec.CallTimeout):
@@ -335,7 +333,7 @@ def test_a_worker_that_is_stopped_can_be_closed() -> None:
 
 
 def test_a_model_that_closes_its_descriptors_ends_as_a_dead_worker() -> None:
-    with opexec.load(source("closing_descriptors")) as model:
+    with opexec.load(source("closing_descriptors"), restart=False) as model:
         with pytest.raises((WorkerDied, opexec.ProtocolError)):
             model.infer({"x": np.ones(1)})
             model.infer({"x": np.ones(1)})  # the first may still be answered
@@ -347,7 +345,7 @@ def test_a_worker_whose_death_is_taken_by_another_wait(tmp_path: Path) -> None:
     script = f"""
 import os, signal, sys, numpy as np, opexec
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-model = opexec.load({source("mortal")!r})
+model = opexec.load({source("mortal")!r}, restart=False)
 try:
     model(np.array("SIGKILL"))
 except opexec.WorkerDied as error:
@@ -368,7 +366,7 @@ model.close()
 
 
 def test_many_deaths_leave_no_descriptors() -> None:
-    with opexec.load(source("mortal")) as model:
+    with opexec.load(source("mortal"), restart=False) as model:
 
         def once() -> int:
             with pytest.raises(WorkerDied):

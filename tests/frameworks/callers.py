@@ -16,16 +16,17 @@ CLONE = Path(__file__).resolve().parents[2]
 TOOLS = ["hypothesis", "ml-dtypes", "pytest", "pytest-timeout"]
 
 
-def run_cases(file: str, python: str, requirement: str, report: Path) -> None:
-    """Run the tests in `file`, beside this one, where `requirement` is installed; all must pass, and none may be skipped."""
+def run_cases(file: str, python: str, requirements: str | list[str], report: Path) -> None:
+    """Run the tests in `file`, beside this one, where `requirements` are installed; all must pass, and none may be skipped."""
+    wanted = [requirements] if isinstance(requirements, str) else requirements
     needs = [need for need in metadata.requires("opexec") or () if "extra ==" not in need]
     try:
-        interpreter = Environment(python, [requirement, *needs, *TOOLS]).resolve()
+        interpreter = Environment(python, [*wanted, *needs, *TOOLS]).resolve()
     except BuildError as error:
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(f"{requirement} cannot be had for Python {python}: {error}")
-    print(f"\nwith {requirement} in the caller:", flush=True)
+        pytest.skip(f"{', '.join(wanted)} cannot be had for Python {python}: {error}")
+    print(f"\nwith {', '.join(wanted)} in the caller:", flush=True)
     command = [interpreter, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", f"--junit-xml={report}"]
     finished = subprocess.run(
         [*command, Path(__file__).with_name(file)],

@@ -66,6 +66,69 @@ def saved_model(folder):
     tf.saved_model.save(module, os.path.join(folder, "saved"), signatures=module.add)
 
 
+def layouts_tensorflow(folder):
+    import tensorflow
+
+    tf = tensorflow.compat.v1
+    with tf.Graph().as_default() as graph:
+        with tf.name_scope("scope"):
+            x = tf.placeholder(tf.float32, [None, 3], name="in_x")
+            text = tf.placeholder(tf.string, [None], name="in_text")
+        factor = tf.get_variable("factor", initializer=2.0, use_resource=False)
+        tf.multiply(x, factor, name="scope/out")
+        tf.strings.join([text, "!"], name="scope/said")
+        tf.group(tf.global_variables_initializer(), name="start")
+    with open(os.path.join(folder, "model.pb"), "wb") as file:
+        file.write(graph.as_graph_def().SerializeToString())
+    with tf.Graph().as_default() as frozen:
+        tf.strings.join([tf.placeholder(tf.string, [None], name="scope/in_text"), "!"], name="scope/said")
+    with open(os.path.join(folder, "frozen.pb"), "wb") as file:
+        file.write(frozen.as_graph_def().SerializeToString())
+
+
+def layouts_torch(folder):
+    from typing import Dict, List
+
+    import torch
+
+    class TakesDict(torch.nn.Module):
+        def forward(self, inputs: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+            return {"out": inputs["x"] + inputs["y"]}
+
+    class Named(torch.nn.Module):
+        def forward(self, x, y):
+            return {"out": x + y}
+
+    class Single(torch.nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    class Texts(torch.nn.Module):
+        def forward(self, x: List[str], y: List[str]):
+            out: List[str] = []
+            for i in range(len(x)):
+                out.append(x[i] + y[i])
+            return {"out": out}
+
+    class TextsSingle(torch.nn.Module):
+        def forward(self, x: List[str], y: List[str]):
+            out: List[str] = []
+            for i in range(len(x)):
+                out.append(x[i] + y[i])
+            return out
+
+    class Mixed(torch.nn.Module):
+        def forward(self, x: List[str], y):
+            return {"out": y * len(x)}
+
+    class Optional(torch.nn.Module):
+        def forward(self, x, y: torch.Tensor = torch.ones(1), times: float = 1.0):
+            return {"out": (x + y) * times}
+
+    for module in (TakesDict(), Named(), Single(), Texts(), TextsSingle(), Mixed(), Optional()):
+        torch.jit.save(torch.jit.script(module), os.path.join(folder, type(module).__name__ + ".pt"))
+
+
 def jax(folder):
     import jax
     from jax import export

@@ -13,10 +13,11 @@ import pytest
 import opexec
 from opexec import Environment, LoadError, packagers
 from opexec.neuropod.loader import load_neuropod
-from opexec.package import Package, read
+from opexec.package import read
 from opexec.packages.draft import repack
 from opexec.packages.test_data import check_answers, read_test_data
 from tests.frameworks.environments import ENVIRONMENTS, built
+from tests.frameworks.package_checks import check_round_trip
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE.parent / "data" / "packages"
@@ -50,20 +51,6 @@ def written(kind: str, environment: str, folder: Path) -> Path:
 def own(environment: str) -> Environment:
     built(environment)
     return ENVIRONMENTS[environment]
-
-
-def check_round_trip(package: Package, folder: Path, framework: str) -> None:
-    """It loads again, as a zip and as a folder, gives what its test data says, and is the same bytes when written anew."""
-    inputs, expected = read_test_data(package)
-    assert expected is not None
-    copies = [repack(package, folder / "copy.zip"), repack(package, folder / "copy", as_zip=False)]
-    assert package.path.read_bytes() == copies[0].path.read_bytes()
-    for one in [package, *copies]:
-        assert one.hash() == package.hash()
-    with opexec.load(copies[1].path) as model:
-        assert model.workers[0].framework == framework
-        assert model.inputs == package.inputs and model.outputs == package.outputs
-        assert check_answers(model, inputs, expected) == []
 
 
 # ---- Neuropod's published packages

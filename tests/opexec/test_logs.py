@@ -130,8 +130,8 @@ def test_a_carriage_return_starts_the_line_anew(cuts: list[int]) -> None:
     assert lines_of(b"\r 10 % \r 20 % \r100 %\nwindows\r\nx", cuts) == ("100 %", "windows", "x")
 
 
-def test_bytes_that_are_no_text_are_replaced() -> None:
-    assert lines_of(b"\xff\xfeabc\n") == ("\ufffd\ufffdabc",)
+def test_bytes_that_are_no_text_are_escaped() -> None:
+    assert lines_of(b"\xff\xfeabc\n") == ("\\xff\\xfeabc",)
 
 
 @pytest.mark.parametrize("pieces", [1, 7])

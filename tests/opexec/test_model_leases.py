@@ -244,7 +244,7 @@ def test_inputs_and_outputs_lie_in_shared_memory() -> None:
 
 @pytest.mark.parametrize("end", ["killed", "closed", "restarted"])
 def test_arrays_stay_good_when_the_worker_is_gone(end: str) -> None:
-    model = opexec.load(source("double"))
+    model = opexec.load(source("double"), restart=False)
     x = model.empty("x", SHAPE, np.float64)
     x[...] = np.arange(x.size).reshape(SHAPE)
     output = model.infer({"x": x})["y"]

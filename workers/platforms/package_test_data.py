@@ -1,20 +1,19 @@
-"""``test_data.pkl`` of packages, read and written here, in a worker: a pickle runs code when it is read.
+"""``test_data.pkl`` of packages, read and written here, in a worker, and of `package_pickle`'s types only: a pickle can run any code.
 
 The source is the file's path. A call without inputs reads it, and gives ``{"test_input": {...}, "test_output": {...} or None}``; one with
-inputs called ``test_input/NAME`` and ``test_output/NAME`` writes it. Files by Python 2 and by any numpy are read.
+inputs called ``test_input/NAME`` and ``test_output/NAME`` writes it. The option `bytes` names the tensors, in the same way, whose
+values are bytes; all others are texts where they are not numbers.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
 import platform
-import sys
 
 import numpy as np
 
 from opexec.workers.arrays import native
-from opexec.workers.platforms import Platform
+from opexec.workers.platforms import Platform, package_pickle
 from opexec.workers.platforms.arguments import check_options
 
 _PARTS = ("test_input", "test_output")
@@ -22,65 +21,89 @@ _PARTS = ("test_input", "test_output")
 
 def load(source, options):
     """A model that reads or writes the file `source`; it need not be there yet."""
-    check_options("package_test_data", options, ())
-    return TestData(source)
+    check_options("package_test_data", options, ("bytes",))
+    return TestData(source, frozenset(options.get("bytes") or ()))
 
 
 class TestData(Platform):
     framework = "python"
     version = platform.python_version()
 
-    def __init__(self, path):
+    def __init__(self, path, bytes_tensors):
         self._path = path
+        self._bytes = bytes_tensors
 
     def bind(self, args, kwargs):
         return kwargs
 
     def run(self, bound, reserve):
         if not bound:
-            return _read(self._path)
+            return self._read()
         parts: dict = {part: {} for part in _PARTS}
         for name, array in bound.items():
             part, _, tensor = name.partition("/")
-            # Texts as numpy has them: so every reader takes them.
-            parts[part][tensor] = array.astype(str) if array.dtype.kind in "OT" else np.array(array)
+            parts[part][tensor] = _written(array)
         content = {"test_input": parts["test_input"], "test_output": parts["test_output"] or None}
         with open(self._path, "wb") as file:
             pickle.dump(content, file, protocol=2)
         return None
 
-
-def _read(path):
-    with open(path, "rb") as file:
-        raw = file.read()
-    content = _Unpickler(io.BytesIO(raw), encoding="latin1").load()
-    if not isinstance(content, dict) or not isinstance(content.get("test_input"), dict):
-        raise ValueError(
-            "{} holds {}; expected a dict with the dicts 'test_input' and 'test_output'".format(
-                path, type(content).__name__
+    def _read(self):
+        content = package_pickle.read(self._path)
+        content = _keyed(content) if isinstance(content, dict) else content
+        if not isinstance(content, dict) or not isinstance(content.get("test_input"), dict):
+            raise ValueError(
+                "{} holds {}; expected a dict with the dicts 'test_input' and 'test_output'".format(
+                    self._path, type(content).__name__
+                )
             )
-        )
-    return {part: _arrays(content.get(part)) for part in _PARTS}
+        return {part: self._arrays(part, content.get(part)) for part in _PARTS}
+
+    def _arrays(self, part, tensors):
+        if not tensors:
+            return None if tensors is None else {}
+        return {
+            name: _bytes_array(value) if "{}/{}".format(part, name) in self._bytes else _array(value)
+            for name, value in _keyed(tensors).items()
+        }
 
 
-def _arrays(tensors):
-    if not tensors:
-        return None if tensors is None else {}
-    return {str(name): _array(value) for name, value in tensors.items()}
+def _written(array):
+    if array.dtype.kind not in "OT":
+        return np.array(array)
+    texts = array.astype(object)
+    if any(isinstance(one, bytes) for one in texts.reshape(-1)):
+        return texts  # as objects: numpy's own bytes drop trailing zeros
+    as_numpy = texts.astype(str)  # so every reader takes them
+    return as_numpy if (as_numpy.astype(object) == texts).all() else texts  # but it drops trailing zeros too
+
+
+def _keyed(tensors):
+    """With names as texts: Python 2's come as bytes."""
+    return {
+        name.decode("utf-8") if isinstance(name, bytes) else str(name): value
+        for name, value in tensors.items()
+    }
 
 
 def _array(value):
     array = np.asarray(value)
-    if array.dtype.kind == "S":  # text, for Python 2
-        array = np.char.decode(array, "utf-8")
-    return array.astype(object) if array.dtype.kind == "U" else native(array)
+    if array.dtype.kind in "SU":
+        array = array.astype(object)
+    if array.dtype.kind != "O":
+        return native(array)
+    return _each(array, lambda one: one.decode("utf-8") if isinstance(one, bytes) else one)
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        old, new = "numpy.core", "numpy._core"
-        if module.startswith(new) and new not in sys.modules:
-            module = old + module[len(new) :]
-        elif module.startswith(old) and new in sys.modules:
-            module = new + module[len(old) :]
-        return super().find_class(module, name)
+def _bytes_array(value):
+    return _each(
+        np.asarray(value).astype(object), lambda one: one.encode("utf-8") if isinstance(one, str) else one
+    )
+
+
+def _each(array, convert):
+    converted = np.empty(array.shape, object)
+    flat = converted.reshape(-1)
+    for index, one in enumerate(array.reshape(-1)):
+        flat[index] = convert(one)
+    return converted

@@ -6,6 +6,7 @@ that nothing is checked twice. What the rules are is in docs/packages.md.
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 
@@ -52,7 +53,11 @@ class Contents:
 
 
 def load(source, options):
-    """Load the model of the package in the folder `source`. Raises what its platform raises."""
+    """Load the model of the package in the folder `source`. Raises what its platform raises.
+
+    The file that the option `held` names is locked for as long as the model lives, so that nobody removes the folder.
+    """
+    held = _hold(options["held"])
     contents = Contents(source, options)
     name = _RULES.get(contents.platform, "packaged_files")
     package = platforms.PLATFORMS.get(contents.platform)
@@ -70,7 +75,22 @@ def load(source, options):
     optional = getattr(model, "optional", ())
     model.inputs = [dict(spec, optional=spec["name"] in optional) for spec in contents.inputs]
     model.outputs = contents.outputs
+    model.held = held
     return model
+
+
+def _hold(path):
+    """The open file, whose lock goes when it is closed, however the process ends; None without a path."""
+    if path is None:
+        return None
+    try:
+        file = open(path, "rb")
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except (
+        OSError
+    ):  # a sandbox, or a file system without locks: the folder stays for as long as it is used often enough
+        return None
+    return file
 
 
 class Wrapped(Platform):

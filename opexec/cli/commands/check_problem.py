@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...comparison.runner import runner_of
 from .. import models, show
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _judged(problem: Problem, arguments: dict[str, Any], rtol: float, atol: floa
         return _told(implementing.by_specs(problem, described.inputs, described.outputs))
     with models.open_model(arguments) as model:
         verdict = implementing.by_running(problem, model, rtol=rtol, atol=atol)
-        return _told(verdict) | {"runs_in": models.runner_json(model)}
+        return _told(verdict) | {"runs_in": runner_of(model)}
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:

@@ -122,9 +122,9 @@ def _make(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from ... import caches
+    from ... import whole_files
 
-    caches.write_text(path, text)
+    whole_files.write_text(path, text)
 
 
 # ---- in words

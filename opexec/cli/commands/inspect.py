@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...comparison.runner import runner_of
 from .. import models, show
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def command(model: str, loads: bool, traceback: bool, as_json: bool, **how: Any)
                 told |= {
                     "inputs": models.specs_json(loaded.inputs),
                     "outputs": models.specs_json(loaded.outputs),
-                    "runs_in": models.runner_json(loaded),
+                    "runs_in": runner_of(loaded),
                 }
     if as_json:
         show.as_json(told)

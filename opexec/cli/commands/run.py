@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from ...comparison.runner import runner_of
 from .. import models, show
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def command(
     """
     from ... import output_file
 
-    given = _pairs(inputs)
+    given = models.pairs(inputs, "--input", "NAME=VALUE")
     (asked,) = models.arguments([model], **how)
     if output is not None and output.suffix != ".npz":
         raise click.BadParameter(f"expected a name that ends in .npz, got {output}", param_hint="--output")
@@ -82,7 +82,7 @@ def command(
             outputs, seconds = _call(opened, arrays, repeat)
             if output is not None:
                 output_file.write(output, outputs)
-            runner = models.runner_json(opened)
+            runner = runner_of(opened)
     if as_json:
         show.as_json(_told(outputs, loading, seconds, runner))
         return
@@ -93,18 +93,6 @@ def command(
     show.note(f"{ran}{_latency(later)}")
     if output is not None:
         show.note(f"wrote {output}")
-
-
-def _pairs(inputs: Sequence[str]) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for pair in inputs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"expected NAME=VALUE; got {pair!r}", param_hint="--input")
-        if name in given:
-            raise click.BadParameter(f"{name!r} is given twice", param_hint="--input")
-        given[name] = value
-    return given
 
 
 def _read(model: Model, given: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:

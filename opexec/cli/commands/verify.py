@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...comparison.runner import runner_of
 from .. import models, show
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _run(found: Package, asked: dict[str, Any], rtol: float, atol: float, traceb
             show.working("running the model on its test data"),
             models.open_model({**asked, "check": False}) as model,
         ):
-            told["runs_in"] = models.runner_json(model)
+            told["runs_in"] = runner_of(model)
             trial = try_package(found, model, rtol=rtol, atol=atol)
             wrong, told["misfits"] = list(trial.wrong), list(trial.misfits)
     except OpexecError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from opexec import OpexecError, load
+from opexec import ModelError, OpexecError, load
 from opexec.comparison.trial import try_package
 from opexec.package import read
 from opexec.packages.test_data import read_test_data
@@ -137,13 +136,17 @@ class Marks:
         return eval, (f"open({str(self.mark)!r}, 'w').write(str(__import__('os').getpid()))",)
 
 
-def test_the_pickle_is_not_read_here(tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
     mark = tmp_path / "read by"
-    found = read(folder_of(tmp_path / "doubling", package(pickled(more=Marks(mark)))))
-    assert not mark.exists()
-    with load(found.path) as model:
-        inputs, _ = read_test_data(found, model.workers[0].interpreter)
-        assert "more" in inputs and mark.read_text() not in ("", str(os.getpid()))
+    path = folder_of(tmp_path / "doubling", package(pickled(more=Marks(mark))))
+    with (
+        load(path) as model,
+        pytest.raises(ModelError, match=r"test_data\.pkl asks for builtins\.\w+, which"),
+    ):
+        read_test_data(read(path), model.workers[0].interpreter)
+    (line,) = verified(path, status=1)["test_data"]["wrong"]
+    assert "test_data.pkl asks for builtins." in line
+    assert not mark.exists()  # neither here nor in the worker
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_hashes_are_remembered_until_a_file_changes(
     # Files that changed a moment ago may change again unseen: nothing is remembered of them.
     read(folder).folder()
     assert hashed == [1] and not list(cache.rglob("*.json"))
-    monkeypatch.setattr(package_cache, "_SETTLED_NS", -1 << 62)
+    monkeypatch.setattr(package_cache, "SETTLED_NS", -1 << 62)
     read(folder).folder()
     read(folder).folder()
     assert read(folder).hash() and hashed == [1, 1]

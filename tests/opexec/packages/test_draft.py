@@ -12,6 +12,7 @@ import pytest
 from opexec.environment import Environment
 from opexec.errors import PackageError
 from opexec.package import read
+from opexec.packages import draft as draft_module
 from opexec.packages.config import PackageConfig
 from opexec.packages.draft import Draft, repack
 from opexec.packages.environment import PackageEnvironment
@@ -233,3 +234,21 @@ def test_an_environment_of_python_becomes_one_of_a_package() -> None:
         "env_vars": {"A": "1", "B": "2"},
     }
     assert Environment(**said.arguments(Path("/"))) == environment
+
+
+def test_a_file_is_hashed_once_unless_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    hash_file = draft_module.hash_file
+    monkeypatch.setattr(
+        draft_module, "hash_file", lambda *given: hashed.append(given[1]) or hash_file(*given)
+    )
+    monkeypatch.setattr(draft_module, "SETTLED_NS", -1 << 62)  # files are as new as can be here
+    with Draft(tmp_path / "p") as draft:
+        for name, content in sample().items():
+            draft.write(name, content)
+        draft.check()
+        draft.check()
+        assert sorted(hashed) == ["0/data/model.pt", "config.json"]
+        (draft.folder / "0/data/model.pt").write_bytes(b"changed, and of another length")
+        draft.publish().verify()
+    assert hashed[2:] == ["0/data/model.pt"]

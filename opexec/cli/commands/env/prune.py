@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 import click
 
-from ....sizes import ago, parse_span
+from ....sizes import ago
 from ....sizes import text as size
 from ... import show
-
-
-class _Span(click.ParamType):
-    name = "span"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime.timedelta:
-        try:
-            return value if isinstance(value, datetime.timedelta) else parse_span(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Size(click.ParamType):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from ....memory import parse_size
-
-        try:
-            return 0 if value == "0" else parse_size(value)
-        except ValueError:
-            self.fail(
-                f"expected a size such as 20GB or 500MiB (units are powers of 1024); got {value!r}",
-                param,
-                ctx,
-            )
+from ...parameters import Size, Span
 
 
 @click.command(short_help="Remove environments that are old, or too much.")
-@click.option("--older-than", type=_Span(), metavar="SPAN", help="Those not used for so long: 30d, 12h, 2w.")
+@click.option("--older-than", type=Span(), metavar="SPAN", help="Those not used for so long: 30d, 12h, 2w.")
 @click.option(
     "--larger-than",
-    type=_Size(),
+    type=Size(),
     metavar="SIZE",
     help="As long as all take more than this (20GB), the one used least recently.",
 )

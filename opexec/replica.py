@@ -1,0 +1,204 @@
+"""One place for a worker: the worker that has it, the state it is in and why, and how it gets its next worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .connection import Connection
+from .errors import OpexecError
+from .ipc.packer import Packer
+from .launch import Launch
+from .memory import SharedMemory
+from .model import WorkerInfo
+from .policies import Crashes, RestartPolicy
+from .readers import Collector, LoopReader
+from .request import Specs
+from .watcher import Watch
+from .worker import WorkerProcess
+
+#: A record for each change of a worker's state, whose `model`, `worker` (its pid, or None), `state` and `reason` are attributes of the record.
+logger = logging.getLogger("opexec.supervisor")
+
+_LEVELS = {"restarting": logging.WARNING, "failed": logging.ERROR}
+
+
+class Link:
+    """A worker that has loaded the model, and what is only true of it."""
+
+    def __init__(self, connection: Connection, loaded: dict[str, Any], specs: Specs) -> None:
+        self.connection = connection
+        self.process = connection.process
+        self.framework: str = loaded["framework"]
+        self.version: str = loaded["version"]
+        self.specs = specs
+        self.collector = Collector(connection)
+        self.loop_readers: dict[asyncio.AbstractEventLoop, LoopReader] = {}
+        #: Calls that were given to this worker and have not come back, where several workers are chosen from.
+        self.claimed = 0
+        #: It gets no more calls: it has died, or another one has its place.
+        self.left = False
+        self.since = time.time()
+        self.watch: Watch | None = None
+        self._at: tuple[object, float] = (None, 0.0)
+
+    @property
+    def serving(self) -> bool:
+        return not self.left and self.connection.dead is None
+
+    @property
+    def load(self) -> int:
+        """How many calls are before the next one, those that nobody waits for any more included."""
+        return max(self.claimed, self.connection.calls.unanswered)
+
+    def busy_since(self) -> float | None:
+        """Since when it is at its present call, as far as anybody has looked; None if it has none."""
+        if not self.connection.pending:
+            self._at = (None, 0.0)
+            return None
+        at = self.connection.taken()
+        if self._at[1] == 0.0 or self._at[0] != at:
+            self._at = (at, time.time())
+        return self._at[1]
+
+    def close(self, error: OpexecError, grace: float) -> None:
+        """End the worker; calls in flight fail with `error`. Idempotent."""
+        self.left = True
+        if self.watch is not None:
+            self.watch.cancel()
+        self.connection.close(error, grace)
+
+    def loop_reader(self) -> LoopReader:
+        loop = asyncio.get_running_loop()
+        reader = self.loop_readers.get(loop)
+        if reader is None:
+            for old in [one for one in list(self.loop_readers) if one.is_closed()]:
+                self.connection.remove_heir(self.loop_readers.pop(old).heir)
+            reader = self.loop_readers[loop] = LoopReader(self.connection, loop)
+        return reader
+
+
+class Replica:
+    """One of the places. Its state is changed under the lock of the set that it belongs to, its worker under `replacing`."""
+
+    def __init__(self, model: str, policy: RestartPolicy | None) -> None:
+        self.link: Link | None = None
+        #: The process that is on its way to be this place's worker.
+        self.starting: WorkerProcess | None = None
+        self.replacing = threading.RLock()
+        #: Why the last worker ended, or could not be loaded.
+        self.error: BaseException | None = None
+        self.crashes = None if policy is None else Crashes(policy)
+        self.restarts = 0
+        #: The next start, where it is put off.
+        self.timer: Watch | None = None
+        self.state = "starting"
+        self.reason = "load"
+        self.since = time.time()
+        self._model = model
+
+    def enter(self, state: str, reason: str) -> None:
+        """Be in `state` from now on."""
+        if state == self.state and reason == self.reason:
+            return
+        self.state, self.reason, self.since = state, reason, time.time()
+        tell(self._model, self.pid, state, reason)
+
+    @property
+    def pid(self) -> int | None:
+        process = self.starting or (None if self.link is None else self.link.process)
+        return None if process is None else process.pid
+
+    def stop_timer(self) -> None:
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def connect(
+        self, launch: Launch, packer: Packer, memory: SharedMemory, wait: str, closed: Callable[[], bool]
+    ) -> Link:
+        """Start a worker, have it load the model, and make ready for it what a call needs. Raises what `load` raises."""
+
+        def started(process: WorkerProcess) -> None:
+            self.starting = process
+            if self.link is None:
+                self.enter("loading", "the process has started")
+            if closed():  # who closes may have looked before
+                process.kill()
+
+        connection = None
+        process = launch.start(started)
+        try:
+            connection = Connection(process, packer, memory, wait)
+            with launch.turn():
+                loaded = connection.open(launch.message, None)
+            specs = launch.read(loaded)
+            plan = packer.last_plan
+            if plan is not None:  # as a worker knows it that has served the last call
+                connection.channel.tell(plan, packer)
+        except BaseException as error:
+            if connection is not None:
+                connection.close(OpexecError(f"the model could not be loaded: {error}"), grace=0)
+            process.close(0)
+            raise
+        finally:
+            self.starting = None
+        launch.loaded(loaded, process)
+        return Link(connection, loaded, specs)
+
+    def info(self) -> WorkerInfo:
+        """What the user is told of it."""
+        link, state, reason, since = self.link, self.state, self.reason, self.since
+        if self.starting is not None and state not in ("ready", "restarting"):
+            return _info(None, self.starting, state, reason, since, self.restarts)
+        if link is None or link.left:
+            process = self.starting if link is None else link.process
+            return _info(link, process, state, reason, since, self.restarts)
+        if link.connection.dead is not None or not link.process.alive:  # and nobody has come to see to it yet
+            state = "restarting" if self.crashes is not None else "stopped"
+            return _info(link, link.process, state, "its process has ended", since, self.restarts)
+        busy = link.busy_since()
+        if busy is not None:
+            state, reason, since = "busy", "calls are in flight", busy
+        return _info(link, link.process, state, reason, since, self.restarts)
+
+
+def leaving_info(link: Link) -> WorkerInfo:
+    """What the user is told of a worker whose place another one has."""
+    return _info(link, link.process, "draining", "another worker has its place", link.since, 0)
+
+
+def tell(model: str, pid: int | None, state: str, reason: str) -> None:
+    """Log a change of a worker's state."""
+    logger.log(
+        _LEVELS.get(state, logging.INFO),
+        "model %r, worker %s: %s (%s)",
+        model,
+        "-" if pid is None else pid,
+        state,
+        reason.partition("\n")[0],
+        extra={"model": model, "worker": pid, "state": state, "reason": reason},
+    )
+
+
+def _info(
+    link: Link | None, process: WorkerProcess | None, state: str, reason: str, since: float, restarts: int
+) -> WorkerInfo:
+    hello = {} if process is None else process.hello
+    return WorkerInfo(
+        pid=None if process is None else process.pid,
+        interpreter="" if process is None else str(process.interpreter),
+        python=hello.get("python", ""),
+        numpy=hello.get("numpy", ""),
+        framework="" if link is None else link.framework,
+        framework_version="" if link is None else link.version,
+        state=state,
+        reason=reason.partition("\n")[0],
+        since=since,
+        restarts=restarts,
+        limited_by=() if process is None else process.limited_by,
+    )

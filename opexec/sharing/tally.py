@@ -1,0 +1,56 @@
+"""What workers count for their clients, on a page that each worker shares with its owner."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from ..ipc.segment import PAGE, Segment
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+    from ..isolated import IsolatedModel
+
+
+class Tallies:
+    """One model's, over all workers it has had since it was first shared. Thread-safe."""
+
+    _of: weakref.WeakKeyDictionary[IsolatedModel, Tallies] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._pages: dict[Connection, Segment] = {}
+        self._former_calls = 0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, model: IsolatedModel) -> Tallies:
+        return cls._of.setdefault(model, cls())
+
+    def page(self, connection: Connection) -> Segment:
+        """The page for a worker, made if it has none."""
+        with self._lock:
+            page = self._pages.get(connection)
+            if page is None:
+                page = self._pages[connection] = Segment.create(0, PAGE)
+            return page
+
+    def clients_of(self, connection: Connection) -> int:
+        page = self._pages.get(connection)
+        return 0 if page is None else _read(page)[1]
+
+    def counts(self) -> tuple[int, int]:
+        """Calls of clients that were begun, and the clients there are."""
+        with self._lock:
+            for connection in [one for one in self._pages if one.dead is not None]:
+                page = self._pages.pop(connection)
+                page.close()
+                self._former_calls += _read(page)[0]
+            read = [_read(page) for page in self._pages.values()]
+        return self._former_calls + sum(calls for calls, _ in read), sum(count for _, count in read)
+
+
+def _read(page: Segment) -> tuple[int, int]:
+    """Whatever the worker wrote there: it is shown to people, and nothing depends on it."""
+    words = memoryview(page.map).cast("Q")
+    return words[0], words[1]
