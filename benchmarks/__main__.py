@@ -6,11 +6,13 @@ import importlib
 import sys
 
 COMMANDS = {
+    "batching": "benchmarks.batching",
     "frameworks": "benchmarks.frameworks.command",
     "latency": "benchmarks.latency",
     "supervision": "benchmarks.supervision",
     "results": "benchmarks.results.command",
     "sharing": "benchmarks.sharing",
+    "soak": "benchmarks.soak.command",
 }
 
 

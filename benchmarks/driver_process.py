@@ -96,7 +96,7 @@ class DriverProcess:
         self._expect_gone(below, "after its process ended")
 
     def descendants(self) -> list[psutil.Process]:
-        """The contender's processes but its driver and Python's resource tracker, which lives as long as that."""
+        """The contender's processes but its driver, and but trackers of resources, which live as long as that."""
         return [] if self._process is None else [p for p in _descendants(self._process) if not _is_tracker(p)]
 
     @property
@@ -185,9 +185,11 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 def _is_tracker(process: psutil.Process) -> bool:
     try:
-        return "resource_tracker" in " ".join(process.cmdline())  # Python's own, and loky's
+        command = " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False
+    # Python's own and loky's, and what torch has for its shared files.
+    return "resource_tracker" in command or "torch_shm_manager" in command
 
 
 def _still_there(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

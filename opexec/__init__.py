@@ -5,6 +5,7 @@ together; `environment` and what it builds on find and build interpreters; `work
 on both sides.
 """
 
+from .batching.policy import BatchPolicy
 from .environment import Environment
 from .errors import (
     BuildError,
@@ -21,14 +22,16 @@ from .errors import (
 )
 from .ipc import VERSION as __version__
 from .loading import load
-from .model import Model, ModelStats, WorkerInfo
-from .policies import RestartPolicy
+from .model import BatchStats, Model, ModelStats, WorkerInfo
 from .sandbox import Sandbox
 from .sharing.client import attach
 from .spec import TensorSpec
+from .supervision.policies import RestartPolicy
 from .supervisor import Supervisor
 
 __all__ = [
+    "BatchPolicy",
+    "BatchStats",
     "BuildError",
     "CallTimeout",
     "Environment",

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from .admission import Admission
 from .array_kinds import ArrayKind
 from .arrays import snapshot
 from .calls import Again, Call
-from .replica import Link
+from .supervision.admission import Admission
+from .supervision.link import Link
 
 if TYPE_CHECKING:
     from .isolated import IsolatedModel
@@ -51,7 +51,8 @@ class Submission:
         self.future = SubmittedFuture(self)
         self._model = model
         self._names = names
-        self._values = values
+        #: None once the call is sent, where no copy is kept: the caller may have changed them.
+        self._values: list[Any] | None = values
         self._outputs = outputs
         self._deadline = deadline
         self._retries = retries
@@ -105,7 +106,7 @@ class Submission:
     def _keep(self) -> None:
         if not self._kept:
             self._values = [
-                snapshot(value, name) for name, value in zip(self._names, self._values, strict=True)
+                snapshot(value, name) for name, value in zip(self._names, self._values or [], strict=True)
             ]
             self._kept = True
 
@@ -121,20 +122,24 @@ class Submission:
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
         collector = link.collector
         try:
+            assert self._values is not None
             call, kind = self._model._prepare(link, self._names, self._values, 0, left)
             self._under_way.append((link, call, kind))
             collector.expect(call, self._complete)
+            # Before it is sent: from then on another thread may complete it, and look whether it can be made again.
+            values = self._values
+            if not self._retries and not self._kept:
+                self._values = None
             try:
                 self._model._send(link, call)
             except BaseException:
                 collector.forget(call)
                 self._under_way.clear()
+                self._values = values
                 raise
         except BaseException:
             self._model.replicas.unclaim(link)
             raise
-        if not self._retries and not self._kept:
-            self._values = []
         collector.wake()
         if self._fate.get(0) is _CANCELLED:  # while it was being sent
             self._withdraw()
@@ -161,9 +166,10 @@ class Submission:
         again = None
         if call.failure is not None:
             try:
-                self._model._recover(link, call, call.failure)
+                self._model._recover(link, call, call.failure, self._retries)
             except Again as one:
-                again = one
+                if self._values is not None:
+                    again = one
         if again is not None and again.sent:
             self._retries -= 1
         if again is None and self._fate.setdefault(0, _ENDED) is not _ENDED:
@@ -179,11 +185,15 @@ class Submission:
         try:
             if call.failure is not None:
                 raise call.failure
-            results = self._model._results(link, call, kind, self._outputs)
+            results = self._answered(link, call, kind)
         except BaseException as error:
             self._end(error, None)
         else:
             self._end(None, results)
+
+    def _answered(self, link: Link, call: Call, kind: ArrayKind | None) -> dict[str, Any]:
+        """What the Future gives."""
+        return self._model._results(link, call, kind, self._outputs)
 
     def _fail(self, error: BaseException) -> None:
         if self._fate.setdefault(0, _ENDED) is _ENDED:

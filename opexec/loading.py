@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .batching.model import BatchedModel
+from .batching.policy import BatchPolicy
 from .inprocess import InProcessModel
 from .isolated import IsolatedModel
 from .launch import Launch, Report, Turn, check_version, load_error, merged, message
 from .model import Model
-from .policies import RestartPolicy
 from .request import EnvironmentGiven, Request, SpecsGiven
 from .sandbox import Sandbox
+from .supervision.policies import RestartPolicy
 from .workers import platforms
 from .workers.failure import describe
 
@@ -50,6 +53,7 @@ def load(
     when_full: str = "error",
     max_calls: int | None = None,
     max_memory: int | str | None = None,
+    batch: BatchPolicy | None = None,
     wait_ready: bool = True,
     name: str | None = None,
     check: bool = True,
@@ -94,6 +98,7 @@ def load(
         its deadline.
     `max_calls`, `max_memory`: after so many calls, or above so much memory of its process (bytes or text, ``"2GiB"``), a worker is replaced by one
         that is loaded beside it; no call fails. Looked at four times a second, not at each call.
+    `batch`: a `BatchPolicy` to have calls that are made at the same time joined and run as one (docs/batching.md). It needs specs.
     `wait_ready`: False to return at once, while the environment is built and the model loaded in the background; the first call waits.
     `name`: what it is called in messages and logs; by default, after its source.
     `check`: False to check no call against the specs.
@@ -131,6 +136,7 @@ def load(
         when_full=when_full,
         max_calls=max_calls,
         max_memory=max_memory,
+        batch=batch,
         name=name or "",
         check=check,
     )
@@ -143,7 +149,11 @@ def open_model(
     """The model of a request. `report` is told the steps of its loading; `turn` surrounds the part that keeps a core busy."""
     if request.isolation == "none":
         return _in_process(request)
-    return IsolatedModel(
+    supervision = request.supervision
+    if request.batch is not None:
+        # It is calls that are counted, and not batches.
+        supervision = dataclasses.replace(supervision, max_pending=None)
+    model = IsolatedModel(
         name=request.name,
         platform=request.parsed.platform,
         launch=Launch(request, report, turn),
@@ -151,9 +161,19 @@ def open_model(
         timeout=request.timeout,
         wait=request.wait,
         shm_limit=request.most_memory,
-        supervision=request.supervision,
+        supervision=supervision,
         background=not wait_ready,
     )
+    if request.batch is None:
+        return model
+    batched = BatchedModel(model, request.batch, request.supervision, request.timeout)
+    if wait_ready:
+        try:
+            batched.wait_ready()
+        except BaseException:
+            batched.close()
+            raise
+    return batched
 
 
 def _in_process(request: Request) -> Model:

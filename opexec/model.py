@@ -52,6 +52,30 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True)
+class BatchStats:
+    """What a model with a `BatchPolicy` has joined (docs/batching.md).
+
+    `calls`: calls that went in batches, those that went alone included; `sizes`: rows of a batch -> how many batches had so many.
+    """
+
+    calls: int
+    sizes: Mapping[int, int]
+
+    @property
+    def batches(self) -> int:
+        return sum(self.sizes.values())
+
+    @property
+    def rows(self) -> int:
+        return sum(size * count for size, count in self.sizes.items())
+
+    @property
+    def mean_size(self) -> float:
+        """Rows of a batch on average; 0 where there was none."""
+        return self.rows / self.batches if self.sizes else 0.0
+
+
+@dataclass(frozen=True)
 class ModelStats:
     """Counts since the model was loaded.
 
@@ -59,7 +83,8 @@ class ModelStats:
     copied into shared memory; `shared_memory`: bytes of shared memory held now; `blocks_held`: output blocks that the caller's arrays hold.
     `errors`: calls that raised, by the class of the error (``{"ModelError": 2}``); `restarts`: how often a worker was replaced; `in_flight`:
     calls sent that have no answer yet. `latency`: for each stage of a call (`opexec.metrics.STAGES`) how long it took; short calls are sampled
-    (docs/observability.md). It is empty for a model in this process.
+    (docs/observability.md). It is empty for a model in this process. `batches`: what was joined, for a model with a `BatchPolicy`; `latency` is
+    that of batches then.
     """
 
     calls: int
@@ -71,6 +96,7 @@ class ModelStats:
     restarts: int = 0
     in_flight: int = 0
     latency: Mapping[str, LatencySummary] = field(default_factory=dict)
+    batches: BatchStats | None = None
 
 
 class Model(ABC):

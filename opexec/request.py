@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .batching.policy import BatchPolicy
 from .environment import Environment
 from .environments import interpreters
 from .errors import OpexecError
@@ -18,11 +19,11 @@ from .ipc.doorbell import STRATEGIES
 from .limits import Limits
 from .machine import cores, devices
 from .memory import parse_size
-from .policies import RestartPolicy, Supervision
 from .sandbox import Sandbox
 from .sandbox import checked as checked_sandbox
 from .source import Source, parse
 from .spec import TensorSpec, parse_specs
+from .supervision.policies import RestartPolicy, Supervision
 
 SpecsGiven = Iterable[TensorSpec | Mapping[str, Any]] | None
 Specs = tuple[tuple[TensorSpec, ...] | None, tuple[TensorSpec, ...] | None]
@@ -74,6 +75,7 @@ class Request:
     when_full: str = "error"
     max_calls: int | None = None
     max_memory: int | str | None = None
+    batch: BatchPolicy | None = None
     name: str = ""
     check: bool = True
 
@@ -105,6 +107,7 @@ class Request:
         set("limits", limits)
         set("supervision", Supervision(**{one.name: getattr(self, one.name) for one in fields(Supervision)}))
         set("cwd", _checked_folder(self.cwd))
+        _check_batch(self)
         if self.isolation == "none":
             _check_needs_no_worker(self)
         set("sandbox", checked_sandbox(self.sandbox))
@@ -172,6 +175,23 @@ def check_timeout(timeout: object, argument: str = "timeout") -> None:
     """Raise ValueError unless it is a number of seconds or None."""
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise ValueError(f"{argument} is {timeout!r}; expected a positive number of seconds, or None")
+
+
+def _check_batch(request: Request) -> None:
+    if request.batch is None:
+        return
+    if not isinstance(request.batch, BatchPolicy):
+        raise TypeError(
+            f"batch is {request.batch!r}; expected a BatchPolicy, as in BatchPolicy(max_size=32), or None"
+        )
+    if request.isolation == "none":
+        raise ValueError(
+            "batch is given with isolation='none'; calls are joined on their way to a worker: expected isolation='process'"
+        )
+    if not request.check:
+        raise ValueError(
+            "batch is given with check=False; calls are joined by the specs that they are checked against: expected check=True"
+        )
 
 
 def _check_needs_no_worker(request: Request) -> None:

@@ -17,7 +17,7 @@ now = time.monotonic_ns
 
 #: What timing a call costs, in nanoseconds, and how much of the calls' time it may take.
 _COST_NS = 3_000
-_SHARE = 0.002
+_SHARE = 0.001
 _FEWEST = 256  # at least one call in so many is timed
 #: Times kept until somebody reads them.
 _KEPT = 4096

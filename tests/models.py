@@ -162,6 +162,37 @@ def gated():
     return call
 
 
+def batched():
+    """Returns x times ten, and with each row how many came at once.
+
+    Where the first row is negative, after a stop at the gate; where one is NaN it raises, and where one is infinite it ends its process.
+    """
+    gate = _gate()
+
+    def call(x):
+        if x.size and x.flat[0] < 0:
+            gate.pass_through()
+        if np.isnan(x).any():
+            raise OutOfOrder("no number")
+        if np.isinf(x).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"y": x * 10, "n": np.full(len(x), len(x))}
+
+    return call
+
+
+def first_row():
+    """Returns one row, whatever comes; where it is negative, only after a stop at the gate."""
+    gate = _gate()
+
+    def call(x):
+        if x[0] < 0:
+            gate.pass_through()
+        return {"y": x[:1]}
+
+    return call
+
+
 def gated_while_loading():
     _gate().pass_through()
     return echo()

@@ -6,6 +6,7 @@ import functools
 import gc
 import itertools
 import os
+import signal
 import sys
 import sysconfig
 from importlib import metadata
@@ -79,6 +80,8 @@ def _serve(http: int, rpc: int, metrics: int) -> None:
     from pytriton.model_config import ModelConfig, Tensor
     from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig
 
+    # Asked to end, it leaves through `with`, which ends Triton and removes its shared memory.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     gc.disable()
     workload = server.workload()
     model = workload.load()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 from typing import Any
 
 os.environ.setdefault(
@@ -30,7 +29,7 @@ class RayActor(Contender):
             _node_ip_address="127.0.0.1",
         )
         self._actor: Any = ray.remote(num_cpus=1)(_Model).remote(workload.model)
-        self._pid: int = ray.get(self._actor.pid.remote())
+        ray.get(self._actor.ready.remote())
         return self._open(workload)
 
     def _open(self, workload: Workload) -> Call:
@@ -53,17 +52,16 @@ class RayActor(Contender):
 
 
 class RayGraph(RayActor):
-    """The actor of a compiled graph looks without pause; so it is stopped while nothing is measured."""
+    """The actor of a compiled graph looks without pause, so the graph is compiled when measuring begins and torn down when it pauses."""
+
+    _compiled: Any = None
 
     def _open(self, workload: Workload) -> Call:
-        with InputNode() as given:
-            graph = self._actor.run.bind(given)
-        room = 2 * max(workload.nbytes, workload.output_nbytes) + 2**20
-        self._compiled = graph.experimental_compile(_buffer_size_bytes=room)
-        execute, get = self._compiled.execute, ray.get
+        self._room = 2 * max(workload.nbytes, workload.output_nbytes) + 2**20
+        get = ray.get
 
         def call(inputs: Inputs) -> Array:
-            answer: Array = get(execute(inputs))
+            answer: Array = get(self._compiled.execute(inputs))
             return answer
 
         return call
@@ -73,15 +71,12 @@ class RayGraph(RayActor):
         return None
 
     def wake(self) -> None:
-        os.kill(self._pid, signal.SIGCONT)
+        with InputNode() as given:
+            graph = self._actor.run.bind(given)  # a new one, as none can be compiled twice
+        self._compiled = graph.experimental_compile(_buffer_size_bytes=self._room)
 
     def park(self) -> None:
-        os.kill(self._pid, signal.SIGSTOP)
-
-    def close(self) -> None:
-        self.wake()
         self._compiled.teardown()
-        super().close()
 
 
 class _Model:
@@ -89,8 +84,8 @@ class _Model:
         gc.disable()
         self._model = Workload(model, 0).load()
 
-    def pid(self) -> int:
-        return os.getpid()
+    def ready(self) -> None:
+        pass
 
     def run(self, inputs: dict[str, Any]) -> Any:
         return self._model(**inputs)["y"]

@@ -13,8 +13,8 @@ from ..ipc.control import Control
 from ..isolated import IsolatedModel
 from ..launch import Launch, merged
 from ..memory import parse_size
-from ..policies import RestartPolicy, Supervision
 from ..request import Specs, check_timeout, check_wait
+from ..supervision.policies import RestartPolicy, Supervision
 from ..worker import WorkerProcess
 from .attached import AttachedProcess
 from .visit import Visit

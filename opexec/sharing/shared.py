@@ -136,7 +136,7 @@ class Share:
     def _none(self) -> Exception:
         """Why no worker can take a client."""
         worker = self._model.workers[0]
-        if worker.state in ("failed", "stopped") and not self._model.replicas.being_replaced:
+        if worker.state in ("failed", "stopped") and not self._model.replicas.replacing.under_way:
             return OpexecError(
                 f"it has no worker, and none is on its way: it is {worker.state} ({worker.reason})"
             )

@@ -19,7 +19,8 @@ class Tallies:
     _of: weakref.WeakKeyDictionary[IsolatedModel, Tallies] = weakref.WeakKeyDictionary()
 
     def __init__(self) -> None:
-        self._pages: dict[Connection, Segment] = {}
+        # Weakly: a worker that has died goes at once, with its memory, though nobody asks for the counts.
+        self._pages: dict[weakref.ref[Connection], Segment] = {}
         self._former_calls = 0
         self._lock = threading.Lock()
 
@@ -30,24 +31,31 @@ class Tallies:
     def page(self, connection: Connection) -> Segment:
         """The page for a worker, made if it has none."""
         with self._lock:
-            page = self._pages.get(connection)
+            self._drop_the_dead()
+            key = weakref.ref(connection)
+            page = self._pages.get(key)
             if page is None:
-                page = self._pages[connection] = Segment.create(0, PAGE)
+                page = self._pages[key] = Segment.create(0, PAGE)
             return page
 
     def clients_of(self, connection: Connection) -> int:
-        page = self._pages.get(connection)
+        page = self._pages.get(weakref.ref(connection))
         return 0 if page is None else _read(page)[1]
 
     def counts(self) -> tuple[int, int]:
         """Calls of clients that were begun, and the clients there are."""
         with self._lock:
-            for connection in [one for one in self._pages if one.dead is not None]:
-                page = self._pages.pop(connection)
-                page.close()
-                self._former_calls += _read(page)[0]
+            self._drop_the_dead()
             read = [_read(page) for page in self._pages.values()]
         return self._former_calls + sum(calls for calls, _ in read), sum(count for _, count in read)
+
+    def _drop_the_dead(self) -> None:
+        for key, page in list(self._pages.items()):
+            connection = key()
+            if connection is None or connection.dead is not None:
+                del self._pages[key]
+                page.close()
+                self._former_calls += _read(page)[0]
 
 
 def _read(page: Segment) -> tuple[int, int]:

@@ -59,8 +59,9 @@ def test_a_peer_answers_every_workload_as_the_model_does(driver, peer):
         assert len(one.measure(FEW)) == 5
         partners = one.descendants()
         assert bool(partners) == (REGISTRY[peer].kind == "peer")
-        if one.stream(20, 8) is not None:  # verifies the last answer
-            assert workload != WORKLOADS[-1]
+        if workload == SMALLEST:
+            nanoseconds = one.stream(20, 8)  # verifies the last answer
+            assert nanoseconds is None or nanoseconds > 0
         one.close()
         assert not any(psutil.pid_exists(process.pid) for process in partners)
     assert not list(Path("/dev/shm").glob(f"{NAME_PREFIX}{one.process.pid}_*"))

@@ -222,8 +222,9 @@ WALL_CLOCK = (
         "opexec/environments/",
         "opexec/metrics/",
         "opexec/packages/",
+        "opexec/supervision/",
     ),
-    *("opexec/caches.py", "opexec/replica.py", "opexec/replicas.py", "opexec/sizes.py"),
+    *("opexec/caches.py", "opexec/sizes.py"),
 )
 
 

@@ -27,7 +27,7 @@ from opexec import (
     Supervisor,
     WorkerDied,
 )
-from opexec.policies import Crashes
+from opexec.supervision.policies import Crashes
 from tests.loaded import in_thread, source
 from tests.models import Gate
 
@@ -182,7 +182,7 @@ def test_a_stuck_worker_is_killed_after_its_grace(gate: Gate, restart: bool) -> 
             model.infer({"x": STOP}, timeout=0.05)
         if restart:
             until(lambda: model.workers[0].restarts)
-            assert "ran past its deadline by" in str(model.replicas._places[0].reason)  # type: ignore[attr-defined]
+            assert "ran past its deadline by" in str(model.workers[0].reason)  # type: ignore[attr-defined]
             assert model.infer({"x": GO})["y"] == 10 and model.workers[0].pid != pid
         else:
             until(lambda: model.workers[0].state == "stopped")

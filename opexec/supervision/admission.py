@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from .errors import CallTimeout, OpexecError, Overloaded
+from ..errors import CallTimeout, OpexecError, Overloaded
 
 _LOOK_AGAIN_S = 1.0
 

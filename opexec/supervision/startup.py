@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .errors import CallTimeout, OpexecError
+from ..errors import CallTimeout, OpexecError
 
 #: A thread that waits looks again this often, in seconds, so that a signal reaches Python's handlers.
 _LOOK_AGAIN_S = 1.0

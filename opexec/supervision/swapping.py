@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import SpecError
-from .launch import Launch
-from .request import Request, Specs
-from .spec import TensorSpec
+from ..errors import SpecError
+from ..launch import Launch
+from ..request import Request, Specs
+from ..spec import TensorSpec
 
 _ARGUMENTS = ("env", "platform", "options", "inputs", "outputs", "device", "threads", "cpus", "env_vars")
 

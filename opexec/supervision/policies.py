@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .memory import parse_size
+from ..memory import parse_size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,150 @@
+"""The calls of one batch, and the call to the worker that they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..array_kinds import ArrayKind
+from ..calls import Call
+from ..futures import Submission
+from ..supervision.link import Link
+from .room import Room
+from .seam import Tensors, at
+
+if TYPE_CHECKING:
+    from .batcher import Batcher
+
+
+class JointCall(Submission):
+    """A call to the worker with the rows of a batch. Nobody changes these until it has ended, so no copy of them is ever kept."""
+
+    link: Link
+    call: Call
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        names: tuple[str, ...],
+        values: list[Any],
+        deadline: float | None,
+    ) -> None:
+        super().__init__(batcher.model, names, values, None, deadline, batcher.retries)
+        self._kept = True
+
+    def _answered(self, link: Link, call: Call, kind: ArrayKind | None) -> dict[str, Any]:
+        self.link, self.call = link, call
+        return super()._answered(link, call, kind)
+
+
+class Part:
+    """What one call gets of the answer to its batch: views of its rows."""
+
+    def __init__(self, batcher: Batcher, joint: JointCall, start: int, stop: int) -> None:
+        self._batcher = batcher
+        self._joint = joint
+        axes = batcher.seam.outputs
+        #: By the name of the output. Each keeps the memory of the whole answer, as any view does.
+        self.views: dict[str, np.ndarray[Any, Any]] = {
+            name: array[at(axes[name], start, stop)] for name, array in joint.future.result().items()
+        }
+
+    def structured(self, kind: ArrayKind | None) -> Any:
+        """As the model returned it."""
+        return self._batcher.model._rebuild(
+            self._joint.link, self._joint.call, kind, list(self.views.values())
+        )
+
+
+class JoinedCall(Future[Any]):
+    """A call that is answered with others. It can be cancelled until it has its answer; one that waits is then taken out of its batch.
+
+    `finish` makes the result; `deadline` is by `time.monotonic`.
+    """
+
+    #: The batch that it is in, its place there and how much it takes up.
+    batch: Batch | None = None
+    start = 0
+    rows = 0
+    #: Inputs that lie in no room: texts.
+    texts: dict[str, np.ndarray[Any, Any]]
+    #: It has its outcome, or is about to be given it. Set once, under the batcher's lock.
+    ended = False
+
+    def __init__(self, batcher: Batcher, finish: Callable[[Part], Any], deadline: float | None) -> None:
+        super().__init__()
+        self._batcher = batcher
+        self._finish = finish
+        self.deadline = deadline
+
+    def cancel(self) -> bool:
+        if not self._batcher.withdraw(self, cancelled=True):
+            return self.cancelled()
+        super().cancel()
+        self.set_running_or_notify_cancel()
+        return True
+
+    def succeed(self, joint: JointCall, start: int) -> None:
+        """It has ended, with its rows of an answer."""
+        try:
+            result = self._finish(Part(self._batcher, joint, start, start + self.rows))
+        except BaseException as error:
+            self.fail(error)
+        else:
+            self.set_running_or_notify_cancel()
+            self.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """It has ended badly."""
+        self.set_running_or_notify_cancel()
+        self.set_exception(error)
+
+
+class Batch:
+    """Calls that are joined, in a room. All is under the batcher's lock until the batch is sent."""
+
+    def __init__(self, tensors: Tensors, room: Room) -> None:
+        self.key = tensors.key
+        self.names = tensors.names
+        self.room = room
+        self.calls: list[JoinedCall] = []
+        self.rows = 0
+        #: How many calls are being copied into the room.
+        self.copying = 0
+        self.joint: JointCall | None = None
+        self.cancelled = False
+
+    def add(self, call: JoinedCall, tensors: Tensors) -> None:
+        call.batch, call.start, call.rows = self, self.rows, tensors.rows
+        self.rows += tensors.rows
+        self.calls.append(call)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody waits for its answer."""
+        return all(call.ended for call in self.calls)
+
+    def close_gaps(self) -> int:
+        """Forget the calls that were taken out, and move the rows behind them; returns how many bytes that were. Before it is sent."""
+        self.calls = [call for call in self.calls if not call.ended]
+        copied = rows = 0
+        for call in self.calls:
+            if call.start != rows:
+                copied += self.room.move(call.start, call.rows, rows)
+                call.start = rows
+            rows += call.rows
+        self.rows = rows
+        return copied
+
+    def values(self, calls: Sequence[JoinedCall], axes: dict[str, int]) -> list[np.ndarray[Any, Any]]:
+        """The inputs of neighbouring calls."""
+        start, stop = calls[0].start, calls[-1].start + calls[-1].rows
+        return [
+            self.room.part(name, start, stop)
+            if name in self.room.arrays
+            else np.concatenate([call.texts[name] for call in calls], axes[name])
+            for name in self.names
+        ]

@@ -1,0 +1,437 @@
+"""Which call goes when: the calls that wait, the batches that are under way, and what becomes of each.
+
+There is no thread: whoever brings a call, or takes in an answer, sends what is due. Only where time must pass is a thread started for it.
+
+A batch is sent
+- when it is full, at once, also to workers that are busy: they find it when they are done;
+- when a worker has nothing to do, at once, unless there were more calls under way a moment ago than there are now: their callers may be about
+  to call again, and are waited for, until `max_delay` after the last answer. How many there were is what `_crowd` says: the most since a
+  batch was last sent.
+
+While all workers are busy calls wait, and batches grow.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet  # the built-in one from Python 3.11 on
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CallTimeout, ModelClosed, ModelError, SpecError
+from ..model import BatchStats
+from ..supervision import watcher
+from .batch import Batch, JoinedCall, JointCall
+from .policy import BatchPolicy
+from .room import Rooms
+from .seam import Seam, Tensors
+
+if TYPE_CHECKING:
+    from ..isolated import IsolatedModel
+
+
+class Batcher:
+    """See the module. `workers`: how many batches can run at the same time; `retries`: how often one that met WorkerDied is sent again."""
+
+    def __init__(
+        self, model: IsolatedModel, seam: Seam, policy: BatchPolicy, workers: int, retries: int
+    ) -> None:
+        self.model = model
+        self.seam = seam
+        self.retries = retries
+        self._policy = policy
+        self._workers = workers
+        self._rooms = Rooms(seam.inputs, policy.max_size, workers + 2, model._empty)
+        #: Batches that take calls, by the key of their tensors, the oldest first; and those that take none and wait for calls to be copied.
+        self._open: dict[tuple[Any, ...], Batch] = {}
+        self._sealed: list[Batch] = []
+        #: Batches, and calls that went alone, that are sent or about to be.
+        self._sent = 0
+        #: Calls that wait or are sent, and the most of them since a batch was last sent.
+        self._under_way = 0
+        self._crowd = 0
+        #: When one of them ended last, by `time.monotonic`.
+        self._answered = -math.inf
+        self._closed = False
+        #: Calls for whose deadline no thread waits.
+        self._timed: set[JoinedCall] = set()
+        self._delay_alarm = _Alarm(self)
+        self._deadline_alarm = _Alarm(self)
+        self._sizes: Counter[int] = Counter()
+        self._calls = 0
+        self._copied = 0
+        self._lock = threading.RLock()  # a garbage collection inside may end a call's Future
+
+    # Coming and going
+
+    def join(self, tensors: Tensors, call: JoinedCall, alone: bool = True) -> bool:
+        """Have `call` answered in a batch; its inputs are the caller's again then.
+
+        False: it is to be made alone, at once, by the caller, after which `leave` must be called. With ``alone=False`` only a call that is too
+        large is. Raises OutOfSharedMemory, ModelClosed.
+        """
+        batch = None
+        try:
+            with self._lock:
+                if self._closed:
+                    raise self._is_closed()
+                if call.ended:  # cancelled already
+                    return True
+                self._under_way += 1
+                self._crowd = max(self._crowd, self._under_way)
+                at_once = alone and not self._open and self._idle and not self._more_expected()
+                if at_once or tensors.rows > self._policy.max_size:
+                    self._begin(tensors.rows, 1)
+                    call.ended = True
+                    return False
+                try:
+                    batch = self._seat(call, tensors)
+                except BaseException:
+                    self._under_way -= 1
+                    raise
+            copied = batch.room.fill(tensors, call.start)
+            if len(batch.room.arrays) < len(tensors.names):
+                call.texts = {
+                    name: np.array(array, object)
+                    for name, array in zip(tensors.names, tensors.arrays, strict=True)
+                    if name not in batch.room.arrays
+                }
+            with self._lock:
+                self._copied += copied
+        except BaseException:
+            self.withdraw(call, cancelled=True)
+            raise
+        finally:
+            if batch is not None:
+                with self._lock:
+                    batch.copying -= 1
+                    due = self._take_due()
+                self._send_all(due)
+        return True
+
+    def leave(self) -> None:
+        """A call that went alone has ended."""
+        with self._lock:
+            self._under_way -= 1
+            self._end()
+            due = self._take_due()
+        self._send_all(due)
+
+    def withdraw(self, call: JoinedCall, cancelled: bool) -> bool:
+        """Nobody waits for `call` any more: take it out of its batch. False if it has its outcome."""
+        joint = None
+        with self._lock:
+            if call.ended:
+                return False
+            call.ended = True
+            self._timed.discard(call)
+            batch = call.batch
+            if batch is not None:
+                self._under_way -= 1
+                batch.cancelled |= cancelled
+                if batch.empty:
+                    if self._open.get(batch.key) is batch and not batch.copying:
+                        del self._open[batch.key]
+                        self._rooms.give(batch.room)
+                    elif batch.cancelled:
+                        # Where all deadlines have passed the joint call is past its own, and the worker's time of grace begins.
+                        joint = batch.joint
+        if joint is not None:
+            joint.future.cancel()
+        return True
+
+    def wait(self, call: JoinedCall) -> Any:
+        """The result of `call`. Raises its error; CallTimeout when its deadline passes first."""
+        left = None if call.deadline is None else max(call.deadline - time.monotonic(), 0.0)
+        try:
+            try:
+                error = call.exception(left)
+            except NotYet:
+                if self.withdraw(call, cancelled=False):
+                    raise self._too_slow(call) from None
+                error = call.exception()
+        except BaseException:
+            self.withdraw(call, cancelled=True)
+            raise
+        if error is not None:
+            raise error
+        return call.result()
+
+    def end_in_time(self, call: JoinedCall) -> None:
+        """Have `call`, for which no thread waits, fail at its deadline."""
+        if call.deadline is None:
+            return
+        with self._lock:
+            if not call.ended:
+                self._timed.add(call)
+                self._deadline_alarm.ring_at(call.deadline)
+
+    def close(self) -> None:
+        """Take no more calls; those that wait fail with ModelClosed."""
+        with self._lock:
+            self._closed = True
+            waiting = [call for batch in self._open.values() for call in batch.calls]
+            self._open.clear()
+            ended = self._claim(waiting)
+            self._rooms.clear()
+        for call in ended:
+            call.fail(self._is_closed())
+
+    @property
+    def under_way(self) -> int:
+        """How many calls wait or are sent."""
+        return self._under_way
+
+    def stats(self) -> tuple[BatchStats, int]:
+        """The batches, and how many bytes were copied into rooms."""
+        with self._lock:
+            return BatchStats(calls=self._calls, sizes=dict(sorted(self._sizes.items()))), self._copied
+
+    # What is due
+
+    @property
+    def _idle(self) -> bool:
+        return self._sent < self._workers
+
+    def _more_expected(self) -> bool:
+        return self._under_way < self._crowd and time.monotonic() < self._answered + self._policy.max_delay
+
+    def _seat(self, call: JoinedCall, tensors: Tensors) -> Batch:
+        """Give the call its place in a batch, where it is being copied to from now on."""
+        batch = self._open.get(tensors.key)
+        if batch is not None and batch.rows + tensors.rows > batch.room.capacity:
+            self._rooms.grow(batch.room)
+            self._seal(batch)
+            batch = None
+        if batch is None:
+            batch = self._open[tensors.key] = Batch(tensors, self._rooms.take(tensors))
+        batch.add(call, tensors)
+        batch.copying += 1
+        if batch.rows == batch.room.capacity:
+            self._rooms.grow(batch.room)
+            self._seal(batch)
+        return batch
+
+    def _seal(self, batch: Batch) -> None:
+        """It is sent, as soon as all its calls are copied."""
+        del self._open[batch.key]
+        self._sealed.append(batch)
+        self._sent += 1
+        self._crowd = self._under_way
+
+    def _begin(self, rows: int, calls: int) -> None:
+        """A call goes alone."""
+        self._sent += 1
+        self._crowd = self._under_way
+        self._count(rows, calls)
+
+    def _count(self, rows: int, calls: int) -> None:
+        self._sizes[rows] += 1
+        self._calls += calls
+
+    def _end(self) -> None:
+        """One that was sent has ended."""
+        self._sent -= 1
+        self._answered = time.monotonic()
+
+    def _take_due(self) -> list[Batch]:
+        """The batches that are to be sent now. Has a look taken later, where time must pass first."""
+        while self._open and self._idle:
+            if self._more_expected():
+                self._delay_alarm.ring_at(self._answered + self._policy.max_delay)
+                break
+            self._seal(next(iter(self._open.values())))
+        due = [batch for batch in self._sealed if not batch.copying]
+        if due:
+            self._sealed = [batch for batch in self._sealed if batch.copying]
+        return due
+
+    def glance(self) -> None:
+        """Time has passed: have done what is due now. In the watcher's thread, which is not to be kept."""
+        now = time.monotonic()
+        with self._lock:
+            late = [call for call in self._timed if call.deadline is not None and call.deadline <= now]
+            due = self._take_due()
+            if not late:
+                self._set_deadline_alarm()
+        if late or due:
+            threading.Thread(
+                target=self._catch_up,
+                args=(late, due),
+                name=f"opexec-batching-{self.model.name}",
+                daemon=True,
+            ).start()
+
+    def _catch_up(self, late: list[JoinedCall], due: list[Batch]) -> None:
+        self._send_all(due)
+        for call in late:
+            if self.withdraw(call, cancelled=False):
+                call.fail(self._too_slow(call))
+        with self._lock:
+            self._set_deadline_alarm()
+
+    def _set_deadline_alarm(self) -> None:
+        if self._timed:
+            self._deadline_alarm.ring_at(min(call.deadline or 0.0 for call in self._timed))
+
+    # Batches
+
+    def _send_all(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            self._send(batch)
+
+    def _send(self, batch: Batch) -> None:
+        with self._lock:
+            self._copied += batch.close_gaps()
+            calls = list(batch.calls)
+            if calls:
+                self._count(batch.rows, len(calls))
+        if not calls:
+            self._finish(batch, [], reusable=True)
+            return
+
+        def answered(joint: JointCall, error: BaseException | None) -> None:
+            if error is None:
+                for call in self._finish(batch, calls, reusable=True):
+                    call.succeed(joint, call.start)
+            elif isinstance(error, ModelError) and len(calls) > 1:
+                self._send_next_alone(batch, deque(calls))
+            else:
+                reusable = isinstance(error, ModelError | SpecError)  # the worker has done with it
+                for call in self._finish(batch, calls, reusable):
+                    call.fail(_own(error, calls, batch))
+
+        self._submit(batch, calls, answered)
+
+    def _send_next_alone(self, batch: Batch, calls: deque[JoinedCall], reusable: bool = True) -> None:
+        """One of them fails in the model: so that only that one does, each goes by itself, one after the other."""
+        while calls:
+            call = calls.popleft()
+            if call.ended:
+                continue
+
+            def answered(
+                joint: JointCall,
+                error: BaseException | None,
+                call: JoinedCall = call,
+                reusable: bool = reusable,
+            ) -> None:
+                with self._lock:
+                    ended = self._claim([call])
+                if ended and error is None:
+                    call.succeed(joint, 0)
+                elif ended:
+                    assert error is not None
+                    call.fail(error)
+                answered_well = error is None or isinstance(error, ModelError | SpecError)
+                self._send_next_alone(batch, calls, reusable and answered_well)
+
+            batch.joint = None
+            self._submit(batch, [call], answered)
+            return
+        self._finish(batch, [], reusable)
+
+    def _submit(self, batch: Batch, calls: list[JoinedCall], answered: Any) -> None:
+        """Send the rows of `calls`, and have `answered` told of the end."""
+        deadlines = [call.deadline for call in calls]
+        deadline = None if None in deadlines else max(one for one in deadlines if one is not None)
+        values = batch.values(calls, dict(self.seam.inputs))
+        joint = JointCall(self, batch.names, values, deadline)
+        with self._lock:
+            batch.joint = joint
+        try:
+            joint.start()
+        except Exception as error:
+            answered(joint, error)
+        except BaseException:  # whoever sends it was interrupted, and the calls are not all that thread's
+            threading.Thread(
+                target=self._submit,
+                args=(batch, calls, answered),
+                name=f"opexec-batching-{self.model.name}",
+                daemon=True,
+            ).start()
+            raise
+        else:
+
+            def done(future: Future[dict[str, Any]]) -> None:
+                answered(joint, _Cancelled() if future.cancelled() else future.exception())
+
+            joint.future.add_done_callback(done)
+
+    def _finish(self, batch: Batch, calls: list[JoinedCall], reusable: bool) -> list[JoinedCall]:
+        """A batch has ended: the next one may go. Returns those of its calls that are now to be given their outcome."""
+        with self._lock:
+            if reusable and not self._closed:
+                self._rooms.give(batch.room)
+            ended = self._claim(calls)
+            self._end()
+            due = self._take_due()
+        self._send_all(due)
+        return ended
+
+    def _claim(self, calls: list[JoinedCall]) -> list[JoinedCall]:
+        """Those that have no outcome yet. They count as ended now: whoever asks for this gives them theirs."""
+        ended = [call for call in calls if not call.ended]
+        for call in ended:
+            call.ended = True
+            self._timed.discard(call)
+        self._under_way -= len(ended)
+        return ended
+
+    def _too_slow(self, call: JoinedCall) -> CallTimeout:
+        sent = call.batch is not None and call.batch.joint is not None
+        return CallTimeout(
+            f"model {self.model.name!r} did not answer in time: the call was "
+            + ("sent, with others" if sent else "waiting to be sent with others")
+        )
+
+    def _is_closed(self) -> ModelClosed:
+        return ModelClosed(f"model {self.model.name!r} is closed; load it again to call it")
+
+
+class _Cancelled(Exception):
+    """All calls of a batch were cancelled."""
+
+
+class _Alarm:
+    """Has a batcher glance at its calls, at the earliest of the times that it is given."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = weakref.ref(batcher)
+        self._watch: watcher.Watch | None = None
+        self._when = 0.0
+
+    def ring_at(self, when: float) -> None:
+        """Under the batcher's lock."""
+        if self._watch is not None:
+            if self._when <= when:
+                return
+            self._watch.cancel()
+        self._when = when
+        own, of = weakref.ref(self), self._batcher
+
+        def ring() -> None:
+            alarm, batcher = own(), of()
+            if alarm is not None and batcher is not None:
+                alarm._watch = None
+                batcher.glance()
+
+        self._watch = watcher.at(when, ring)
+
+
+def _own(error: BaseException, calls: list[JoinedCall], batch: Batch) -> BaseException:
+    """The error of a batch for one of its calls: an exception of its own, because each gets a traceback."""
+    mine = copy.copy(error)
+    if isinstance(error, SpecError) and len(calls) > 1:
+        mine.args = (
+            f"{error} ({len(calls)} calls were joined, {batch.rows} rows in all; a batched model gives as many rows as it takes)",
+        )
+    return mine

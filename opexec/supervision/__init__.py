@@ -1,0 +1,1 @@
+"""How a model's workers come, are watched, are replaced and go: see docs/supervision.md. `replicas.Replicas` is the way in."""

@@ -1,0 +1,52 @@
+"""What follows a call's deadline: a worker that makes no progress for a time of grace is killed.
+
+*No progress*: it took no further call, and is not at a call for which somebody still waits.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+
+from ..calls import Call
+from ..ipc import wire
+from . import watcher
+from .link import Link
+
+#: Between two looks at a worker that makes progress, at least; in seconds.
+_LOOK_S = 0.01
+
+
+def watch(link: Link, call: Call, grace: float | None) -> None:
+    """The deadline of `call` has passed: see to it that its worker is killed if it is stuck. None: never."""
+    if grace is not None and call.deadline is not None and call.id:
+        _look_at(link, call, call.deadline + grace, grace)
+
+
+def _look_at(link: Link, call: Call, when: float, grace: float) -> None:
+    worker, late = weakref.ref(link), weakref.ref(call)
+    seen = link.connection.taken()
+
+    def look() -> None:
+        link, call = worker(), late()
+        if link is None or call is None:
+            return
+        connection = link.connection
+        if connection.dead is not None or not connection.calls.was_abandoned(call):
+            return
+        taken = connection.taken()
+        at_another = (
+            taken is not None
+            and taken[0] == wire.CALL
+            and taken[1] != call.id
+            and connection.calls.awaits(taken[1])
+        )
+        if taken != seen or at_another:
+            _look_at(link, call, time.monotonic() + max(grace, _LOOK_S), grace)
+            return
+        assert call.deadline is not None
+        connection.condemn(
+            f"a call ran past its deadline by {time.monotonic() - call.deadline:.3g} s (grace={grace:g})"
+        )
+
+    watcher.at(when, look)

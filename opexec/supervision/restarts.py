@@ -1,0 +1,134 @@
+"""What follows a worker's death: it is buried, its crash is counted, and the next one is started, at once or later, or not."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+import time
+import weakref
+
+from ..errors import OpexecError, WorkerDied
+from . import watcher
+from .link import Link
+from .places import Places
+from .policies import RestartPolicy
+from .replica import Replica
+
+
+class Restarts:
+    """See the module. `lost` may be called in any thread, for the same death too; the rest happens in a thread of its own."""
+
+    def __init__(self, places: Places, policy: RestartPolicy | None) -> None:
+        self._places = places
+        self._policy = policy
+
+    def lost(self, link: Link) -> None:
+        """A worker has died, or broke the protocol: it gets no more calls, and a thread sees to its end. Only the first time counts."""
+        places = self._places
+        with places.lock:
+            place = places.place_of(link)
+            if place is None or link.left or places.closed:
+                return
+            link.left = True
+            places.wait_if_none()
+            place.enter("restarting" if self._policy else "stopped", "its worker has ended")
+            places.show()
+        threading.Thread(
+            target=self._bury, args=(place, link), name=f"opexec-restarting-{places.name}", daemon=True
+        ).start()
+
+    def _bury(self, place: Replica, link: Link) -> None:
+        error = link.connection.bury()
+        link.close(error, grace=0)
+        self._places.note(link)
+        with place.replacing:
+            if place.link is not link:  # `restart` was quicker
+                return
+            place.error = error
+            self._start_again(place, error)
+
+    def _start_again(self, place: Replica, error: BaseException) -> None:
+        """Start the next worker of a place whose last one ended with `error`: now, later, or not. Under `replacing`."""
+        places = self._places
+        while not places.closed:
+            if place.crashes is None:
+                self.give_up(place, "stopped", error)
+                return
+            delay = place.crashes.count()
+            if delay is None:
+                assert self._policy is not None
+                self.give_up(
+                    place, "failed", _too_often(places.name, place.crashes.recent, self._policy, error)
+                )
+                return
+            if delay:
+                with places.lock:
+                    place.enter("restarting", f"the next start is in {delay:.3g} s, after: {error}")
+                    place.timer = watcher.at(
+                        time.monotonic() + delay, functools.partial(_resume, weakref.ref(self), place)
+                    )
+                return
+            failure = self.attempt(place, f"after: {error}")
+            if failure is None:
+                return
+            error = failure
+
+    def attempt(self, place: Replica, why: str) -> BaseException | None:
+        """Start a worker for a place that has none; returns what it failed with. Under `replacing`."""
+        with self._places.lock:
+            place.enter("restarting", why)
+        try:
+            self._places.install(place, self._places.connect(place), f"restarted {why}")
+        except BaseException as error:
+            place.error = error
+            return error
+        place.restarts += 1
+        return None
+
+    def resume(self, place: Replica) -> None:
+        """Start the worker whose start was put off."""
+        with place.replacing:
+            timer, place.timer = place.timer, None
+            if timer is None or self._places.closed:  # `restart` was quicker
+                return
+            failure = self.attempt(place, f"after: {place.error}")
+            if failure is not None:
+                self._start_again(place, failure)
+
+    def give_up(self, place: Replica, state: str, error: BaseException) -> None:
+        """Leave a place without a worker."""
+        with self._places.lock:
+            place.error = error
+            place.enter(state, str(error))
+            self._places.give_up_if_none(error)
+
+    def cause(self, place: Replica) -> OpexecError:
+        """Why a place whose next worker is being started has none."""
+        if isinstance(place.error, OpexecError):
+            return copy.copy(place.error)
+        return WorkerDied(
+            f"the worker of model {self._places.name!r} has ended, and another one is being started",
+            pid=place.pid or 0,
+            exit_code=None,
+            signal=None,
+            stderr=(),
+            stage="idle",
+        )
+
+
+def _resume(own: weakref.ref[Restarts], place: Replica) -> None:
+    restarts = own()
+    if restarts is not None:
+        threading.Thread(target=restarts.resume, args=(place,), name="opexec-restarting", daemon=True).start()
+
+
+def _too_often(name: str, count: int, policy: RestartPolicy, last: BaseException) -> BaseException:
+    """The last cause, saying that it was one too many."""
+    error = copy.copy(last)
+    error.args = (
+        f"model {name!r} is not restarted any more: {count} crashes within {policy.window:g} s, and max_restarts is {policy.max_restarts}. "
+        f"The last: {last.args[0] if last.args else last}. Call restart() to try again",
+        *error.args[1:],
+    )
+    return error

@@ -1,0 +1,135 @@
+"""A caller that ends at each stage of a call, however: its worker goes with it, and neither a process nor a segment stays behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.loaded import source
+from tests.models import Gate
+
+REPOSITORY = Path(__file__).parents[2]
+
+ENDS = {
+    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+    "SIGSEGV": "ctypes.string_at(0)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "exit": "os._exit(3)",
+    "exception": "raise SystemExit(3)",
+    # A deadline of its own's: who started it has no patience with one that does not go on.
+    "SIGSTOP": "os.kill(os.getpid(), signal.SIGSTOP)",
+}
+
+CALLER = """
+import ctypes, os, signal, sys, threading
+import numpy as np
+import opexec
+source, wrapper, stage = sys.argv[1:4]
+
+def end():
+    # From another thread, as a signal or a crash of somebody else's code would come. An exception ends the main thread alone.
+    {end}
+
+def told():
+    sys.stdin.readline()
+    end()
+
+x = np.full(200_000, -1.0)
+in_main = {in_main}
+if not in_main:
+    threading.Thread(target=told, daemon=True).start()
+env = wrapper if stage == "before the handshake" else None
+model = opexec.load(source, env=env, wait_ready=not in_main, replicas=2 if stage == "idle" else 1)
+if stage in ("in the model", "stopped in the model"):
+    future = model.submit(dict(x=x))
+if stage == "answered":
+    y = model.infer(dict(x=-x))["y"]
+if stage in ("idle", "answered"):
+    model.wait_ready()
+    for worker in model.workers:
+        print(worker.pid, flush=True)
+    print("", flush=True)
+if in_main:
+    told()
+threading.Event().wait()
+"""
+
+STAGES = ("before the handshake", "loading", "idle", "in the model", "stopped in the model", "answered")
+
+
+def of(pid: int) -> list[int]:
+    """The children of a process."""
+    return [
+        int(text)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for text in (task / "children").read_text().split()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "how"),
+    [
+        *((stage, "SIGKILL") for stage in STAGES),
+        *(("in the model", how) for how in ENDS if how != "SIGKILL"),
+        ("loading", "exception"),
+    ],
+)
+def test_a_caller_that_ends(tmp_path: Path, gate: Gate, stage: str, how: str) -> None:
+    wrapper = tmp_path / "python"
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
+    if stage == "before the handshake":
+        # The probe of the interpreter is to pass; what starts the worker says that it is there, and goes no further.
+        wrapper.write_text(
+            f'#!/bin/sh\nif [ "$2" = -B ]; then\necho > {fifo}\nexec sleep 1000\nfi\nexec {sys.executable} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+    factory = "gated_while_loading" if stage == "loading" else "gated"
+    caller = subprocess.Popen(
+        [
+            *(sys.executable, "-c", CALLER.format(end=ENDS[how], in_main=how == "exception")),
+            *(source(factory), str(wrapper), stage),
+        ],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert caller.stdin is not None and caller.stdout is not None
+    pidfds = []
+    try:
+        if stage == "before the handshake":
+            fifo.read_text()
+        elif stage in ("idle", "answered"):
+            for line in iter(caller.stdout.readline, "\n"):
+                assert line, "the caller has ended"
+        else:
+            gate.wait()
+        workers = of(caller.pid)
+        assert len(workers) == (2 if stage == "idle" else 1)
+        pidfds = [os.pidfd_open(pid) for pid in workers]
+        if stage == "stopped in the model":
+            os.kill(workers[0], signal.SIGSTOP)
+        caller.stdin.write("\n")
+        caller.stdin.flush()
+        if how == "SIGSTOP":
+            os.waitid(os.P_PID, caller.pid, os.WSTOPPED)
+            assert not select.select(pidfds, [], [], 0)[0], "a caller that only stands still has its worker"
+            caller.kill()
+        for pidfd in pidfds:
+            assert select.select([pidfd], [], [], 60)[0], "the worker outlives its caller"
+        caller.wait(60)
+        assert [name for name in os.listdir("/dev/shm") if name.startswith(f"opexec-{caller.pid}")] == []
+    finally:
+        caller.kill()
+        caller.wait()
+        caller.stdin.close()
+        caller.stdout.close()
+        for pidfd in pidfds:
+            os.close(pidfd)
