@@ -26,7 +26,7 @@ demo:
 	@$(bin)/python -m benchmarks.demo $(ARGS)
 
 test: lint
-	@$(bin)/python -m pytest $(ARGS)
+	@$(bin)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint:
 	@tools/setup.sh test

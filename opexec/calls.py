@@ -130,6 +130,10 @@ class InFlight:
         if not call.id:
             self._free(call)
             return
+        # Once: who cancels a call may meet its deadline. The second time it would look as if the answer had come.
+        mine = object()
+        if call.__dict__.setdefault("abandoned", mine) is not mine:
+            return
         self._discarded[call.id] = call
         if self.pending.pop(call.id, None) is None and self._discarded.pop(call.id, None) is not None:
             # Its answer came in this very moment, and nobody will look at it.

@@ -19,8 +19,19 @@ if TYPE_CHECKING:
     from .batcher import Batcher
 
 
+class Cancelled(Exception):
+    """Nobody waits for a joint call any more."""
+
+
+#: Told of a joint call's end: its outputs, or what it failed with.
+Answered = Callable[["JointCall", BaseException | None, dict[str, np.ndarray[Any, Any]]], None]
+
+
 class JointCall(Submission):
-    """A call to the worker with the rows of a batch. Nobody changes these until it has ended, so no copy of them is ever kept."""
+    """A call to the worker with the rows of a batch. Nobody changes these until it has ended, so no copy of them is ever kept.
+
+    `answered` is told of its end, in the place of its Future: a Future would keep the outputs until a garbage collection.
+    """
 
     link: Link
     call: Call
@@ -31,32 +42,52 @@ class JointCall(Submission):
         names: tuple[str, ...],
         values: list[Any],
         deadline: float | None,
+        answered: Answered,
     ) -> None:
         super().__init__(batcher.model, names, values, None, deadline, batcher.retries)
         self._kept = True
+        self._told: Answered | None = answered
+
+    def give_up(self) -> None:
+        """Nobody waits for it; it has ended, if it had not before."""
+        if self.cancel():
+            self._end(Cancelled(), None)
 
     def _answered(self, link: Link, call: Call, kind: ArrayKind | None) -> dict[str, Any]:
         self.link, self.call = link, call
         return super()._answered(link, call, kind)
 
+    def _end(self, error: BaseException | None, results: dict[str, Any] | None) -> None:
+        self._leave()
+        self.future._submission = None
+        told, self._told = self._told, None
+        if told is not None:
+            told(self, error, results or {})
+
 
 class Part:
-    """What one call gets of the answer to its batch: views of its rows."""
+    """What one call gets of the answer to its batch: `views` of its rows, by the name of the output.
 
-    def __init__(self, batcher: Batcher, joint: JointCall, start: int, stop: int) -> None:
+    Each keeps the memory of the whole answer, as any view does.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        joint: JointCall,
+        results: dict[str, np.ndarray[Any, Any]],
+        start: int,
+        rows: int,
+    ) -> None:
+        axes = batcher.seam.outputs
+        self.views = {name: array[at(axes[name], start, start + rows)] for name, array in results.items()}
         self._batcher = batcher
         self._joint = joint
-        axes = batcher.seam.outputs
-        #: By the name of the output. Each keeps the memory of the whole answer, as any view does.
-        self.views: dict[str, np.ndarray[Any, Any]] = {
-            name: array[at(axes[name], start, stop)] for name, array in joint.future.result().items()
-        }
 
     def structured(self, kind: ArrayKind | None) -> Any:
         """As the model returned it."""
-        return self._batcher.model._rebuild(
-            self._joint.link, self._joint.call, kind, list(self.views.values())
-        )
+        joint = self._joint
+        return self._batcher.model._rebuild(joint.link, joint.call, kind, list(self.views.values()))
 
 
 class JoinedCall(Future[Any]):
@@ -65,8 +96,9 @@ class JoinedCall(Future[Any]):
     `finish` makes the result; `deadline` is by `time.monotonic`.
     """
 
-    #: The batch that it is in, its place there and how much it takes up.
+    #: The batch that it is in until it has its outcome, its place there and how much it takes up.
     batch: Batch | None = None
+    sent = False
     start = 0
     rows = 0
     #: Inputs that lie in no room: texts.
@@ -87,10 +119,10 @@ class JoinedCall(Future[Any]):
         self.set_running_or_notify_cancel()
         return True
 
-    def succeed(self, joint: JointCall, start: int) -> None:
+    def succeed(self, joint: JointCall, results: dict[str, np.ndarray[Any, Any]], start: int) -> None:
         """It has ended, with its rows of an answer."""
         try:
-            result = self._finish(Part(self._batcher, joint, start, start + self.rows))
+            result = self._finish(Part(self._batcher, joint, results, start, self.rows))
         except BaseException as error:
             self.fail(error)
         else:

@@ -63,6 +63,8 @@ class Link:
         reader = self.loop_readers.get(loop)
         if reader is None:
             for old in [one for one in list(self.loop_readers) if one.is_closed()]:
-                self.connection.remove_heir(self.loop_readers.pop(old).heir)
+                former = self.loop_readers.pop(old, None)
+                if former is not None:  # else another loop's thread was quicker
+                    self.connection.remove_heir(former.heir)
             reader = self.loop_readers[loop] = LoopReader(self.connection, loop)
         return reader

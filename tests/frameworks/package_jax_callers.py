@@ -11,9 +11,14 @@ import pytest
 from jax import export
 
 from opexec import packagers
-from tests.frameworks.package_checks import check_packager
+from tests.frameworks.package_checks import (
+    check_packager,
+    check_round_trip,
+    check_same_model,
+    check_wrong_answer,
+)
 
-pytestmark = pytest.mark.timeout(300)  # each starts a dozen workers
+pytestmark = pytest.mark.timeout(300)  # each starts workers that import jax
 X = np.arange(4, dtype=np.float32)
 
 
@@ -34,14 +39,11 @@ def test_what_jax_exports(tmp_path: Path) -> None:
     (n,) = export.symbolic_shape("n")
     shape = jax.ShapeDtypeStruct((n,), np.float32)
     exported = export.export(jax.jit(lambda x, y: 2 * x + y))(shape, shape)
-    check_packager(
-        packagers.create_jax_package,
-        tmp_path / "a",
-        "jax",
-        exported=exported,
-        input_names={"x": "input_0", "y": "input_1"},
-        **ADDS,
-    )
+    given = {**ADDS, "input_names": {"x": "input_0", "y": "input_1"}}
+    package = check_packager(packagers.create_jax_package, tmp_path / "a", exported=exported, **given)
+    check_wrong_answer(packagers.create_jax_package, tmp_path, exported=exported, **given)
+    check_same_model(packagers.create_jax_package, package, "model.jaxexport", **given)
+    check_round_trip(package, tmp_path, "jax")
 
 
 def test_code(tmp_path: Path) -> None:
@@ -53,7 +55,6 @@ def test_code(tmp_path: Path) -> None:
     check_packager(
         packagers.create_jax_package,
         tmp_path / "a",
-        "jax",
         code_path_spec=[{"python_root": tmp_path / "code", "dirs_to_package": ["net"]}],
         entrypoint_package="net.main",
         entrypoint="make",

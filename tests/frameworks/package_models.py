@@ -3,8 +3,6 @@
 import os
 import sys
 
-import numpy as np
-
 
 def torchscript(folder):
     from typing import Dict, List, Union
@@ -14,13 +12,6 @@ def torchscript(folder):
     class Tensors(torch.nn.Module):
         def forward(self, inputs: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
             return {"out": (inputs["x"] + inputs["y"]).t()}  # not contiguous
-
-    class Texts(torch.nn.Module):
-        def forward(self, inputs: Dict[str, List[str]]):
-            out: List[str] = []
-            for i in range(len(inputs["x"])):
-                out.append(inputs["x"][i] + inputs["y"][i])
-            return out
 
     class Either(torch.nn.Module):
         def forward(self, inputs: Dict[str, Union[List[str], torch.Tensor]]):
@@ -33,37 +24,8 @@ def torchscript(folder):
             out["t"] = [one + "!" for one in texts]
             return out
 
-    class Default(torch.nn.Module):
-        def forward(self, x: torch.Tensor, times: int = 3):
-            return x * times
-
-    for module in (Tensors(), Texts(), Either(), Default()):
+    for module in (Tensors(), Either()):
         torch.jit.save(torch.jit.script(module), os.path.join(folder, type(module).__name__.lower() + ".pt"))
-
-
-def torch(folder):
-    import torch
-
-    class Add(torch.nn.Module):
-        def forward(self, x, y):
-            return x + y
-
-    n = torch.export.Dim("n")
-    x = torch.ones(4)
-    exported = torch.export.export(Add(), (x, x), dynamic_shapes={"x": {0: n}, "y": {0: n}})
-    torch.export.save(exported, os.path.join(folder, "add.pt2"))
-
-
-def saved_model(folder):
-    import tensorflow as tf
-
-    class Add(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name=name) for name in ("x", "y")])
-        def add(self, x, y):
-            return {"sum": x + y, "twice": 2 * x}
-
-    module = Add()
-    tf.saved_model.save(module, os.path.join(folder, "saved"), signatures=module.add)
 
 
 def layouts_tensorflow(folder):
@@ -129,30 +91,12 @@ def layouts_torch(folder):
         torch.jit.save(torch.jit.script(module), os.path.join(folder, type(module).__name__ + ".pt"))
 
 
-def jax(folder):
-    import jax
-    from jax import export
-
-    (n,) = export.symbolic_shape("n")
-    shape = jax.ShapeDtypeStruct((n,), np.float32)
-    exported = export.export(jax.jit(lambda x, y: x + y))(shape, shape)
-    with open(os.path.join(folder, "add.jaxexport"), "wb") as file:
-        file.write(exported.serialize())
-
-
 def sklearn(folder):
     import joblib
     from sklearn.tree import DecisionTreeClassifier
 
     model = DecisionTreeClassifier().fit([[0.0], [1.0], [2.0]], [7, 8, 9])
     joblib.dump(model, os.path.join(folder, "tree.joblib"))
-
-
-def keras(folder):
-    import keras
-
-    x = keras.Input((2,), name="x")
-    keras.Model(x, keras.layers.Rescaling(3.0, name="y")(x)).save(os.path.join(folder, "net.keras"))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,18 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import opexec
-from opexec import packagers
+from opexec import LoadError, packagers
 from opexec.neuropod import packagers as neuropod_packagers
-from opexec.package import Package
-from opexec.packages.test_data import check_answers, read_test_data
+from opexec.neuropod.loader import load_neuropod
+from tests.frameworks import package_models
+from tests.frameworks.package_checks import check_here, check_packager, check_round_trip, check_wrong_answer
+from tests.frameworks.package_layouts import tensorflow_layouts
 
+pytestmark = pytest.mark.timeout(300)  # each starts workers that import TensorFlow
 ROWS = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 
@@ -32,23 +36,20 @@ TRIPLES: dict[str, Any] = {
 }
 
 
-def check(package: Package, platform: str) -> None:
-    inputs, expected = read_test_data(package)
-    assert package.platform == platform and expected is not None
-    with opexec.load(package.path) as model:
-        assert check_answers(model, inputs, expected) == []
+UNTESTED = {name: value for name, value in TRIPLES.items() if not name.startswith("test_")}
 
 
 def test_a_graph(tmp_path: Path) -> None:
     with tf.Graph().as_default() as graph:
         tf.multiply(tf.compat.v1.placeholder(tf.float32, [None, 2], name="in/x"), 3.0, name="out/y")
-    package = neuropod_packagers.create_tensorflow_neuropod(
-        neuropod_path=tmp_path / "graph",
-        graph_def=graph.as_graph_def(),
-        node_name_mapping={"x": "in/x:0", "y": "out/y"},
+    given: dict[str, Any] = {
+        "graph_def": graph.as_graph_def(),
+        "node_name_mapping": {"x": "in/x:0", "y": "out/y"},
         **TRIPLES,
-    )
-    check(package, "tensorflow")
+    }
+    package = check_packager(packagers.create_tensorflow_package, tmp_path / "a", **given)
+    assert package.platform == "tensorflow"
+    check_wrong_answer(packagers.create_tensorflow_package, tmp_path, **given)
 
 
 def test_what_tensorflow_saves(tmp_path: Path) -> None:
@@ -57,26 +58,41 @@ def test_what_tensorflow_saves(tmp_path: Path) -> None:
     module.triple = tf.function(
         lambda x: {"y": x * module.factor}, input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")]
     )
-    check(
-        packagers.create_tensorflow_package(package_path=tmp_path / "saved", trackable_obj=module, **TRIPLES),
-        "tensorflow",
-    )
+    pack = packagers.create_tensorflow_package
+    check_here(pack(package_path=tmp_path / "object", trackable_obj=module, **UNTESTED), TRIPLES)
+    tf.saved_model.save(module, tmp_path / "saved", signatures=module.triple)
+    package = check_packager(pack, tmp_path / "a", saved_model_dir=tmp_path / "saved", **TRIPLES)
+    check_round_trip(package, tmp_path, "tensorflow")
+    more = {**UNTESTED, "input_spec": [spec("x", "n", 2), spec("z", "n")]}
+    unlike = pack(package_path=tmp_path / "unlike", saved_model_dir=tmp_path / "saved", **more)
+    with pytest.raises(LoadError, match=r"takes \['x'\].*input_spec has \['x', 'z'\]"):
+        opexec.load(unlike.path, isolation="none")
 
 
 def test_a_keras_model_tells_its_specs(tmp_path: Path) -> None:
     x = keras.Input((2,), name="x")
     model = keras.Model(x, keras.layers.Rescaling(3.0, name="y")(x))
-    given = {key: value for key, value in TRIPLES.items() if not key.endswith("_spec")}
-    package = packagers.create_keras_package(
-        package_path=tmp_path / "net",
-        model=model,
-        **{**given, "test_expected_out": None},
-    )
+    untold = {key: value for key, value in TRIPLES.items() if not key.endswith("_spec")}
+    pack = packagers.create_keras_package
+    package = pack(package_path=tmp_path / "net", model=model, **{**untold, "test_expected_out": None})
     assert [one.to_dict() for one in package.inputs] == [spec("x", None, 2)]
     (output,) = package.outputs
     assert output.shape == (None, 2)
-    with opexec.load(package.path) as loaded:
-        np.testing.assert_array_equal(loaded.infer({"x": ROWS})[output.name], 3 * ROWS)
+    named = {
+        **TRIPLES,
+        "output_spec": [spec(output.name, "n", 2)],
+        "test_expected_out": {output.name: 3 * ROWS},
+    }
+    check_here(package, named)
+    model.save(tmp_path / "net.keras")
+    check_wrong_answer(pack, tmp_path, model_path=tmp_path / "net.keras", **named)
+
+
+def test_layouts(tmp_path: Path) -> None:
+    package_models.layouts_tensorflow(tmp_path)
+    for layout in tensorflow_layouts(tmp_path):
+        with load_neuropod(layout.path, visible_gpu=None, isolation="none") as model:
+            layout.check(model)
 
 
 def test_a_session_is_frozen(tmp_path: Path) -> None:
@@ -87,13 +103,13 @@ def test_a_session_is_frozen(tmp_path: Path) -> None:
         session.run(tf.compat.v1.global_variables_initializer())
         # What Keras 2 says of a model.
         model = SimpleNamespace(inputs=[x], outputs=[y], input_names=["in"], output_names=["out"])
-        given = {key: value for key, value in TRIPLES.items() if not key.endswith("_spec")}
         package = neuropod_packagers.create_keras_neuropod(
             neuropod_path=tmp_path / "frozen",
             sess=session,
             model=model,
             node_name_mapping={"x": "in", "y": "out"},
-            **given,
+            model_name="triple",
         )
+    assert package.platform == "tensorflow"
     assert [one.to_dict() for one in package.outputs] == [spec("y", None, 2)]
-    check(package, "tensorflow")
+    check_here(package, TRIPLES)

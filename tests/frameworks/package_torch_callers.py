@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,18 @@ import torch
 import opexec
 from opexec import packagers
 from opexec.neuropod import packagers as neuropod_packagers
-from tests.frameworks.package_checks import check_packager
+from opexec.neuropod.loader import load_neuropod
+from tests.frameworks import package_models
+from tests.frameworks.package_checks import (
+    check_here,
+    check_packager,
+    check_round_trip,
+    check_same_model,
+    check_wrong_answer,
+)
+from tests.frameworks.package_layouts import torchscript_layouts
 
-pytestmark = pytest.mark.timeout(300)  # each starts a dozen workers
+pytestmark = pytest.mark.timeout(300)  # each starts workers that import torch
 X = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 
@@ -41,24 +49,76 @@ class Adds(torch.nn.Module):
         return self.factor * x + y
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    package_models.torchscript(folder)
+    package_models.layouts_torch(folder)
+    return folder
+
+
 def test_a_scripted_and_a_traced_module(tmp_path: Path) -> None:
-    check_packager(
-        packagers.create_torchscript_package, tmp_path / "a", "torch", module=torch.jit.script(Adds()), **ADDS
-    )
+    pack = packagers.create_torchscript_package
+    scripted = torch.jit.script(Adds())
+    package = check_packager(pack, tmp_path / "a", module=scripted, **ADDS)
+    check_round_trip(package, tmp_path, "torch")
+    check_wrong_answer(pack, tmp_path, module=scripted, **ADDS)
     traced = torch.jit.trace(Adds(), (torch.ones(2, 2), torch.ones(2, 2)))
-    package = neuropod_packagers.create_torchscript_neuropod(
-        neuropod_path=tmp_path / "b", module=traced, **ADDS
+    untested = {name: value for name, value in ADDS.items() if not name.startswith("test_")}
+    check_here(
+        neuropod_packagers.create_torchscript_neuropod(
+            neuropod_path=tmp_path / "b", module=traced, **untested
+        ),
+        ADDS,
     )
-    with opexec.load(package.path) as model:
-        np.testing.assert_array_equal(model.infer({"x": X, "y": X})["out"], 3 * X)
     with pytest.raises(ValueError, match=r"module is of type Adds; expected what torch\.jit\.script"):
-        packagers.create_torchscript_package(package_path=tmp_path / "c", module=Adds(), **ADDS)
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+        pack(package_path=tmp_path / "c", module=Adds(), **ADDS)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    "file, inputs, outputs",
+    [
+        ("tensors", {"x": (X, "n", "m"), "y": (X, "n", "m")}, {"out": (2 * X.T, "m", "n")}),
+        (
+            "either",
+            {"x": (X[0], "n"), "s": (np.array(["a", ""]), "k")},
+            {"y": (2 * X[0], "n"), "t": (np.array(["a!", "!"]), "k")},
+        ),
+    ],
+)
+def test_what_torchscript_is_called_with(
+    file: str, inputs: dict[str, Any], outputs: dict[str, Any], models: Path, tmp_path: Path
+) -> None:
+    def specs(tensors: dict[str, Any]) -> list[dict[str, Any]]:
+        kinds = {"U": "string", "f": "float32"}
+        return [
+            {"name": name, "dtype": kinds[array.dtype.kind], "shape": shape}
+            for name, (array, *shape) in tensors.items()
+        ]
+
+    package = packagers.create_torchscript_package(
+        package_path=tmp_path / "package.zip",
+        model_name=file,
+        module_path=models / f"{file}.pt",
+        input_spec=specs(inputs),
+        output_spec=specs(outputs),
+    )
+    with opexec.load(package.path, isolation="none") as model:
+        answer = model.infer({name: array for name, (array, *_) in inputs.items()})
+    for name, (expected, *_) in outputs.items():
+        np.testing.assert_array_equal(answer[name], expected)
+
+
+def test_layouts(models: Path) -> None:
+    for layout in torchscript_layouts(models):
+        with load_neuropod(layout.path, visible_gpu=None, isolation="none") as model:
+            layout.check(model)
 
 
 def test_a_module(tmp_path: Path) -> None:
-    package = check_packager(packagers.create_torch_package, tmp_path / "a", "torch", module=Adds(), **ADDS)
-    with opexec.load(package.path) as model:  # n may vary
+    package = check_packager(packagers.create_torch_package, tmp_path / "a", module=Adds(), **ADDS)
+    with opexec.load(package.path, isolation="none") as model:  # n may vary
         np.testing.assert_array_equal(model.infer({"x": X[:2], "y": X[:2]})["out"], 3 * X[:2])
     given = {name: value for name, value in ADDS.items() if not name.startswith("test_")}
     with pytest.raises(ValueError, match="module is given without test_input_data"):
@@ -70,7 +130,10 @@ def test_an_exported_program(tmp_path: Path) -> None:
     exported = torch.export.export(
         Adds(), (torch.ones(3, 2), torch.ones(3, 2)), dynamic_shapes={"x": {0: n}, "y": {0: n}}
     )
-    check_packager(packagers.create_torch_package, tmp_path / "a", "torch", exported=exported, **ADDS)
+    pack = packagers.create_torch_package
+    package = check_packager(pack, tmp_path / "a", exported=exported, **ADDS)
+    check_same_model(pack, package, "model.pt2", **ADDS)
+    check_wrong_answer(pack, tmp_path, exported=exported, **ADDS)
 
 
 def test_code_with_weights(tmp_path: Path) -> None:
@@ -85,7 +148,6 @@ def test_code_with_weights(tmp_path: Path) -> None:
     check_packager(
         packagers.create_torch_package,
         tmp_path / "a",
-        "torch",
         code_path_spec=[{"python_root": tmp_path / "code", "dirs_to_package": ["net"]}],
         entrypoint_package="net.main",
         entrypoint="make",
@@ -102,12 +164,11 @@ def test_pytorch_as_neuropod_has_it(tmp_path: Path) -> None:
         "        return {'out': (2 * torch.from_numpy(x) + torch.from_numpy(y)).numpy()}\n\n\n"
         "def make(data_path):\n    return Adds()\n"
     )
-    check_packager(
-        packagers.create_pytorch_package,
-        tmp_path / "a",
-        "python",
-        code_path_spec=[{"python_root": tmp_path / "code", "dirs_to_package": ["net"]}],
-        entrypoint_package="net.main",
-        entrypoint="make",
+    given: dict[str, Any] = {
+        "code_path_spec": [{"python_root": tmp_path / "code", "dirs_to_package": ["net"]}],
+        "entrypoint_package": "net.main",
+        "entrypoint": "make",
         **ADDS,
-    )
+    }
+    check_packager(packagers.create_pytorch_package, tmp_path / "a", **given)
+    check_wrong_answer(packagers.create_pytorch_package, tmp_path, **given)

@@ -260,11 +260,29 @@ def test_a_graph_that_is_not_frozen(graph):
         tf.group(*[one.initializer for one in tf.global_variables()], name="init")
 
     path = graph(build)
-    with pytest.raises(
-        ValueError, match=r"no frozen graph: it has variables without values \(weights, bias\)"
-    ):
-        load(path)
+    words = r"no frozen graph: its outputs need variables that have no values \(bias, weights\)"
+    for outputs in (None, ["y"]):
+        with pytest.raises(ValueError, match=words):
+            load(path, outputs=outputs)
     assert same(call(load(path, outputs=["y"], init_ops=["init"]), rows(2))["y"], affine(rows(2)))
+
+
+def test_variables_that_no_output_needs(graph):
+    def build():
+        affine_with_variables()  # left from training
+        x = tf.get_default_graph().get_tensor_by_name("x:0")
+        tf.add(x, 1.0, name="frozen")
+        tf.multiply(
+            tf.identity(tf.get_default_graph().get_tensor_by_name("y:0"), name="given"), 2.0, name="twice"
+        )
+
+    path = graph(build)
+    assert same(call(load(path, outputs=["frozen"]), rows(2))["frozen"], rows(2) + 1)
+    # What is fed need not be computed.
+    given = rows(2)[:, :3]
+    assert same(call(load(path, inputs=["given"], outputs=["twice"]), given)["twice"], 2 * given)
+    with pytest.raises(ValueError, match=r"no values \(bias, weights\)"):
+        load(path, outputs=["frozen", "twice"])
 
 
 def test_an_operation_of_another_version(tmp_path):

@@ -42,8 +42,9 @@ def load(source, options):
             )
         ) from error
     del definition  # the graph has its own
-    _check_frozen(graph, source, options)
     inputs, outputs = endpoints(graph, options.get("inputs"), options.get("outputs"))
+    if not options.get("init_ops"):
+        _check_frozen(inputs, outputs, source)
     session = new_session(graph, options)
     initialise(session, options.get("init_ops"))
     return Model(session, inputs, outputs)
@@ -141,24 +142,30 @@ def _ends(graph):
     return ends
 
 
-def _needed(operations):
-    """These operations and all that they need to be computed."""
+def _needed(operations, fed=()):
+    """These operations and all that they need to be computed, where the tensors `fed` are given."""
     found, left = set(operations), list(operations)
+    fed = {tensor.name for tensor in fed}
     while left:
         operation = left.pop()
-        for one in [tensor.op for tensor in operation.inputs] + list(operation.control_inputs):
+        needs = [tensor.op for tensor in operation.inputs if tensor.name not in fed]
+        for one in needs + list(operation.control_inputs):
             if one not in found:
                 found.add(one)
                 left.append(one)
     return found
 
 
-def _check_frozen(graph, source, options):
-    variables = [one.name for one in graph.get_operations() if one.type in _VARIABLES]
-    if variables and not options.get("init_ops"):
+def _check_frozen(inputs, outputs, source):
+    """Variables are refused where the outputs need them; others, as those of a training that was left in the file, do no harm."""
+    fed = list(inputs.values())
+    given = {tensor.name for tensor in fed}
+    wanted = [tensor.op for tensor in outputs.values() if tensor.name not in given]
+    variables = [one.name for one in _needed(wanted, fed) if one.type in _VARIABLES]
+    if variables:
         raise ValueError(
-            "{} is no frozen graph: it has variables without values ({}). Freeze it (tf.compat.v1.graph_util.convert_variables_to_constants), or "
-            "name the operations that give them values by the option init_ops".format(
-                source, _some(variables)
+            "{} is no frozen graph: its outputs need variables that have no values ({}). Freeze it "
+            "(tf.compat.v1.graph_util.convert_variables_to_constants), or name the operations that give them values by the option init_ops".format(
+                source, _some(sorted(variables))
             )
         )

@@ -36,7 +36,7 @@ COLUMNS = [
 ]
 
 
-@click.command()
+@click.command(short_help="Show live what the shared models do.")
 @click.option(
     "--interval",
     "-n",

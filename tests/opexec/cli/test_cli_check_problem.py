@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.command import on_terminal, opexec
+from tests.command import on_terminal, opexec, opexec_here
 from tests.opexec.packages.package_samples import folder_of, sample
 from tests.scales import PROBLEM, affine_onnx, factory, problem_file
 
 
 def judged(problem: Path, *arguments: str | Path) -> list[dict[str, Any]]:
-    done = opexec("check-problem", problem, *arguments, "--json")
+    done = opexec_here("check-problem", problem, *arguments, "--json")
     assert done.err == ""
     found = json.loads(done.out)["models"]
     assert isinstance(found, list)
@@ -45,9 +45,11 @@ def test_models_are_judged_by_specs_and_answers(tmp_path: Path) -> None:
 
 def test_strict_takes_nothing_on_trust(tmp_path: Path) -> None:
     problem = problem_file(tmp_path, {"x": [1, 2]}, {"y": [3, 5]})
-    assert opexec("check-problem", problem, factory("plus_one")).status == 0
-    assert opexec("check-problem", problem, factory("plus_one"), "--strict").status == 1
-    assert opexec("check-problem", problem, affine_onnx(tmp_path / "a.onnx", 2, 1), "--strict").status == 0
+    assert opexec_here("check-problem", problem, factory("plus_one")).status == 0
+    assert opexec_here("check-problem", problem, factory("plus_one"), "--strict").status == 1
+    assert (
+        opexec_here("check-problem", problem, affine_onnx(tmp_path / "a.onnx", 2, 1), "--strict").status == 0
+    )
 
 
 def test_a_model_whose_specs_contradict_it_is_not_run(tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_broken_problem_is_an_error(tmp_path: Path, content: str | None, words
     problem = tmp_path / "problem.json"
     if content is not None:
         problem.write_text(content)
-    done = opexec("check-problem", problem, factory("plus_one"))
+    done = opexec_here("check-problem", problem, factory("plus_one"))
     assert done.status == 1 and words in done.err and done.out == ""
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.command import on_terminal, opexec
+from tests.command import on_terminal, opexec_here
 from tests.loaded import MODELS, source
 from tests.opexec.packages.package_samples import MODEL, PUBLISHED, folder_of, manifest_of, sample, zip_of
 
 
 def told(*arguments: str | Path) -> dict[str, Any]:
-    done = opexec("inspect", "--json", *arguments)
+    done = opexec_here("inspect", "--json", *arguments)
     assert done.status == 0, done.err
     found = json.loads(done.out)
     assert isinstance(found, dict)
@@ -38,7 +38,7 @@ def test_a_package_tells_everything_about_itself(tmp_path: Path) -> None:
     assert found["manifest"] == {"present": True, "matches": True, "problem": None}
     assert found["test_data"] is True and found["files"]["0/data/model.pt"] == len(MODEL)
     assert found["archive_hash"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    text = opexec("inspect", path).out
+    text = opexec_here("inspect", path).out
     for words in (
         "torchscript >=1.4",
         "x: float32[n, ?, 3] on CPU",
@@ -67,10 +67,10 @@ def test_files_that_the_manifest_does_not_have_are_told(tmp_path: Path) -> None:
 def test_a_broken_package_is_an_error(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "whole.zip", sample())
     (tmp_path / "half.zip").write_bytes(path.read_bytes()[:-40])
-    done = opexec("inspect", tmp_path / "half.zip")
+    done = opexec_here("inspect", tmp_path / "half.zip")
     assert done.status == 1 and "half.zip" in done.err and done.out == ""
     folder = folder_of(tmp_path / "bad", {"config.json": b'{"name": 3}'})
-    done = opexec("inspect", folder)
+    done = opexec_here("inspect", folder)
     assert done.status == 1 and "config.json" in done.err and len(done.err.splitlines()) == 1
 
 
@@ -78,14 +78,14 @@ def test_a_model_file_is_told_by_its_content() -> None:
     found = told(PUBLISHED / "tf_addition_model" / "0" / "data" / "model.pb")
     assert (found["kind"], found["platform"], found["format"]) == ("model", "tensorflow", "a GraphDef")
     assert found["inputs"] is None and found["files"] == {"model.pb": found["size"]}
-    done = opexec("inspect", MODELS)
+    done = opexec_here("inspect", MODELS)
     assert done.status == 1 and "needs the name of its factory" in done.err
 
 
 def test_load_tells_what_runs_it() -> None:
     found = told(source("double"), "--load")
     assert found["runs_in"]["framework"] == "python" and found["runs_in"]["interpreter"]
-    done = opexec("inspect", source("raising_factory"), "--load")
+    done = opexec_here("inspect", source("raising_factory"), "--load")
     assert done.status == 1 and len(done.err.splitlines()) == 1, done.err
     assert "Traceback" not in done.err and "--traceback shows where" in done.err
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from opexec import OpexecError, TensorSpec, input_files, output_file
-from tests.command import opexec
+from tests.command import opexec, opexec_here
 from tests.loaded import source
 
 FLOATS = TensorSpec("x", "float32", ("n",))
@@ -42,7 +42,7 @@ def add(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_runs_and_shows_small_outputs_in_full(add: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([1, 2], np.float32))
-    done = opexec("run", add, "-i", f"x=@{tmp_path / 'x.npy'}", "-i", "y=[0.5, 1e3]", "--repeat", "3")
+    done = opexec_here("run", add, "-i", f"x=@{tmp_path / 'x.npy'}", "-i", "y=[0.5, 1e3]", "--repeat", "3")
     assert done.status == 0, done.err
     assert done.out.startswith("z: float32[2]") and "1.5" in done.out and "1002" in done.out
     assert "onnxruntime" in done.err and "then 2 more: p50" in done.err
@@ -50,7 +50,7 @@ def test_it_runs_and_shows_small_outputs_in_full(add: Path, tmp_path: Path) -> N
 
 def test_outputs_go_to_a_file_and_to_json(add: Path, tmp_path: Path) -> None:
     out = tmp_path / "z.npz"
-    done = opexec("run", add, "-i", "x=[1]", "-i", "y=[2]", "--output", out, "--json")
+    done = opexec_here("run", add, "-i", "x=[1]", "-i", "y=[2]", "--output", out, "--json")
     assert json.loads(done.out)["outputs"] == {"z": {"dtype": "float32", "shape": [1], "data": [3.0]}}
     with np.load(out) as written:
         assert written["z"].tolist() == [3.0] and written["z"].dtype == np.float32
@@ -59,8 +59,8 @@ def test_outputs_go_to_a_file_and_to_json(add: Path, tmp_path: Path) -> None:
 
 def test_what_was_written_can_be_read_again(add: Path, tmp_path: Path) -> None:
     out = tmp_path / "z.npz"
-    opexec("run", add, "-i", "x=[1]", "-i", "y=[2]", "--output", out)
-    done = opexec("run", add, "-i", f"x=@{out}", "-i", f"y=@{out}:z", "--json")
+    opexec_here("run", add, "-i", "x=[1]", "-i", "y=[2]", "--output", out)
+    done = opexec_here("run", add, "-i", f"x=@{out}", "-i", f"y=@{out}:z", "--json")
     assert json.loads(done.out)["outputs"]["z"]["data"] == [6.0], done.err
 
 
@@ -86,16 +86,16 @@ def test_a_large_output_is_summed_up() -> None:
     ],
 )
 def test_mistakes_are_told_in_a_line(add: Path, arguments: list[str], status: int, words: str) -> None:
-    done = opexec("run", add, *arguments)
+    done = opexec_here("run", add, *arguments)
     assert done.status == status and words in done.err, done.err
     assert done.out == "" and (status == 2 or len(done.err.splitlines()) == 1)
 
 
 def test_a_failing_model_is_told_in_a_line_and_its_traceback_on_demand() -> None:
-    done = opexec("run", source("failing"), "-i", "x=1")
+    done = opexec_here("run", source("failing"), "-i", "x=1")
     assert done.status == 1 and len(done.err.splitlines()) == 1 and "--traceback shows where" in done.err
     with pytest.raises(AssertionError, match="Traceback"):  # which `opexec` here refuses
-        opexec("run", source("failing"), "-i", "x=1", "--traceback")
+        opexec_here("run", source("failing"), "-i", "x=1", "--traceback")
 
 
 # ---- inputs

@@ -15,7 +15,7 @@ from opexec import ModelError, OpexecError, load
 from opexec.comparison.trial import try_package
 from opexec.package import read
 from opexec.packages.test_data import read_test_data
-from tests.command import on_terminal, opexec
+from tests.command import on_terminal, opexec, opexec_here
 from tests.opexec.packages.package_samples import PUBLISHED, folder_of, manifest_of, zip_of
 
 CODE = "import numpy as np\n\ndef make(data):\n    return lambda x, word: {'y': x * 2, 'said': np.array(word.tolist())}\n"
@@ -53,7 +53,7 @@ def pickled(y: Any = X * 2, said: Any = WORD, **more: Any) -> bytes:
 
 
 def verified(path: Path, *options: str, status: int = 0) -> dict[str, Any]:
-    done = opexec("verify", path, "--json", *options)
+    done = opexec_here("verify", path, "--json", *options)
     assert done.status == status, done.out + done.err
     found = json.loads(done.out)
     assert isinstance(found, dict)
@@ -108,7 +108,7 @@ def test_what_is_not_there_is_no_failure(tmp_path: Path) -> None:
     del files["manifest.json"]
     found = verified(folder_of(tmp_path / "doubling", files))
     assert found["manifest"]["present"] is False and found["test_data"]["present"] is False
-    lines = opexec("verify", tmp_path / "doubling").out.splitlines()
+    lines = opexec_here("verify", tmp_path / "doubling").out.splitlines()
     assert [line.split()[0] for line in lines] == ["ok", "none", "none"]
 
 
