@@ -55,14 +55,10 @@ class Question:
 
     def difference(self, answer: Mapping[str, Any]) -> str:
         """What is wrong with an answer, in words."""
-        y = answer.get("y")
+        y: Any = np.asarray(answer.get("y"))
         return (
-            f"tag {answer.get('tag')}, expected {self.tag}; shape {np.shape(y)}, expected {self.expected.shape}; asked for outcome {self.how}; "
-            + (
-                f"{int((y != self.expected).sum())} elements differ"
-                if np.shape(y) == self.expected.shape
-                else ""
-            )
+            f"tag {answer.get('tag')}, expected {self.tag}; shape {y.shape}, expected {self.expected.shape}; asked for outcome {self.how}; "
+            + (f"{int((y != self.expected).sum())} elements differ" if y.shape == self.expected.shape else "")
         )
 
 
@@ -110,7 +106,7 @@ class Caller:
     def _infer_in_place(self) -> None:
         try:
             question = Question(self._random, lambda shape: self._model.empty("x", shape, np.int64))
-        except self._typed as error:
+        except opexec.Overloaded as error:
             self._tally.add("empty", type(error).__name__, 0.0)
             return
         self._judge(

@@ -5,7 +5,9 @@ Until its standard input ends; then it prints its tally.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import select
 import sys
 import threading
 
@@ -25,7 +27,12 @@ def main(name: str, seed: int) -> None:
         for thread in threads:
             thread.start()
         print("attached", flush=True)
-        sys.stdin.read()
+        while not select.select([sys.stdin], [], [], 0.1)[0]:
+            if (
+                model.workers[0].state == "failed"
+            ):  # its worker died more often than a client follows by itself
+                with contextlib.suppress(opexec.OpexecError):
+                    model.restart()
         stop.set()
         for thread in threads:
             thread.join(60)

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 import opexec
-from benchmarks.soak.callers import SLACK_S, TIMEOUT_S, Caller
+from benchmarks.soak.callers import TIMEOUT_S, Caller
 from benchmarks.soak.chaos import Killer, Operator
 from benchmarks.soak.holdings import Holdings, steady_malloc
 from benchmarks.soak.tally import Tally
@@ -109,7 +109,8 @@ class Soak:
         killer = Killer(self._model, self._seed(), stop, given.kill_every)
         operator = Operator(self._model, _SOURCE, self.tally, self._seed(), stop, given.replace_every)
         callers = [Caller(self._model, self.tally, self._seed(), stop) for _ in range(given.callers)]
-        threads = [threading.Thread(target=one.run, daemon=True) for one in (*callers, killer, operator)]
+        actions = [*(caller.run for caller in callers), killer.run, operator.run]
+        threads = [threading.Thread(target=action, daemon=True) for action in actions]
         clients = [Client(self._shared_as, self._seed()) for _ in range(given.clients)]
         for thread in threads:
             thread.start()

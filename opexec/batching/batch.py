@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,17 @@ class JointCall(Submission):
         self,
         batcher: Batcher,
         names: tuple[str, ...],
-        values: list[Any],
         deadline: float | None,
         answered: Answered,
     ) -> None:
-        super().__init__(batcher.model, names, values, None, deadline, batcher.retries)
+        super().__init__(batcher.model, names, [], None, deadline, batcher.retries)
         self._kept = True
         self._told: Answered | None = answered
+
+    def start_with(self, values: list[Any]) -> None:
+        """Send the call with these inputs, or have it sent once a worker is there."""
+        self._values = values
+        self.start()
 
     def give_up(self) -> None:
         """Nobody waits for it; it has ended, if it had not before."""
@@ -171,7 +175,7 @@ class Batch:
         self.rows = rows
         return copied
 
-    def values(self, calls: Sequence[JoinedCall], axes: dict[str, int]) -> list[np.ndarray[Any, Any]]:
+    def values(self, calls: Sequence[JoinedCall], axes: Mapping[str, int]) -> list[np.ndarray[Any, Any]]:
         """The inputs of neighbouring calls."""
         start, stop = calls[0].start, calls[-1].start + calls[-1].rows
         return [

@@ -20,7 +20,6 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Iterable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet  # the built-in one from Python 3.11 on
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ import numpy as np
 from ..errors import CallTimeout, ModelClosed, ModelError, SpecError
 from ..model import BatchStats
 from ..supervision import watcher
-from .batch import Batch, JoinedCall, JointCall
+from .batch import Answered, Batch, JoinedCall, JointCall
 from .policy import BatchPolicy
 from .room import Rooms
 from .seam import Seam, Tensors
@@ -60,6 +59,7 @@ class Batcher:
         self._crowd = 0
         #: When one of them ended last, by `time.monotonic`.
         self._answered = -math.inf
+        self._hurried = False
         self._closed = False
         #: Calls for whose deadline no thread waits.
         self._timed: set[JoinedCall] = set()
@@ -133,7 +133,7 @@ class Batcher:
                 return False
             call.ended = True
             self._timed.discard(call)
-            batch = call.batch
+            batch, call.batch = call.batch, None
             if batch is not None:
                 self._under_way -= 1
                 batch.cancelled |= cancelled
@@ -145,7 +145,7 @@ class Batcher:
                         # Where all deadlines have passed the joint call is past its own, and the worker's time of grace begins.
                         joint = batch.joint
         if joint is not None:
-            joint.future.cancel()
+            joint.give_up()
         return True
 
     def wait(self, call: JoinedCall) -> Any:
@@ -173,6 +173,13 @@ class Batcher:
             if not call.ended:
                 self._timed.add(call)
                 self._deadline_alarm.ring_at(call.deadline)
+
+    def hurry(self) -> None:
+        """Wait for no more calls: none will come."""
+        with self._lock:
+            self._hurried = True
+            due = self._take_due()
+        self._send_all(due)
 
     def close(self) -> None:
         """Take no more calls; those that wait fail with ModelClosed."""
@@ -202,7 +209,8 @@ class Batcher:
         return self._sent < self._workers
 
     def _more_expected(self) -> bool:
-        return self._under_way < self._crowd and time.monotonic() < self._answered + self._policy.max_delay
+        lately = time.monotonic() < self._answered + self._policy.max_delay
+        return lately and self._under_way < self._crowd and not self._hurried
 
     def _seat(self, call: JoinedCall, tensors: Tensors) -> Batch:
         """Give the call its place in a batch, where it is being copied to from now on."""
@@ -298,15 +306,16 @@ class Batcher:
             self._finish(batch, [], reusable=True)
             return
 
-        def answered(joint: JointCall, error: BaseException | None) -> None:
+        def answered(
+            joint: JointCall, error: BaseException | None, results: dict[str, np.ndarray[Any, Any]]
+        ) -> None:
             if error is None:
                 for call in self._finish(batch, calls, reusable=True):
-                    call.succeed(joint, call.start)
+                    call.succeed(joint, results, call.start)
             elif isinstance(error, ModelError) and len(calls) > 1:
                 self._send_next_alone(batch, deque(calls))
             else:
-                reusable = isinstance(error, ModelError | SpecError)  # the worker has done with it
-                for call in self._finish(batch, calls, reusable):
+                for call in self._finish(batch, calls, _done_with(error)):
                     call.fail(_own(error, calls, batch))
 
         self._submit(batch, calls, answered)
@@ -321,36 +330,35 @@ class Batcher:
             def answered(
                 joint: JointCall,
                 error: BaseException | None,
+                results: dict[str, np.ndarray[Any, Any]],
                 call: JoinedCall = call,
-                reusable: bool = reusable,
             ) -> None:
                 with self._lock:
                     ended = self._claim([call])
                 if ended and error is None:
-                    call.succeed(joint, 0)
+                    call.succeed(joint, results, 0)
                 elif ended:
                     assert error is not None
                     call.fail(error)
-                answered_well = error is None or isinstance(error, ModelError | SpecError)
-                self._send_next_alone(batch, calls, reusable and answered_well)
+                self._send_next_alone(batch, calls, reusable and _done_with(error))
 
-            batch.joint = None
             self._submit(batch, [call], answered)
             return
         self._finish(batch, [], reusable)
 
-    def _submit(self, batch: Batch, calls: list[JoinedCall], answered: Any) -> None:
+    def _submit(self, batch: Batch, calls: list[JoinedCall], answered: Answered) -> None:
         """Send the rows of `calls`, and have `answered` told of the end."""
         deadlines = [call.deadline for call in calls]
         deadline = None if None in deadlines else max(one for one in deadlines if one is not None)
-        values = batch.values(calls, dict(self.seam.inputs))
-        joint = JointCall(self, batch.names, values, deadline)
+        joint = JointCall(self, batch.names, deadline, answered)
         with self._lock:
             batch.joint = joint
+            for call in calls:
+                call.sent = True
         try:
-            joint.start()
+            joint.start_with(batch.values(calls, self.seam.inputs))
         except Exception as error:
-            answered(joint, error)
+            answered(joint, error, {})
         except BaseException:  # whoever sends it was interrupted, and the calls are not all that thread's
             threading.Thread(
                 target=self._submit,
@@ -359,16 +367,11 @@ class Batcher:
                 daemon=True,
             ).start()
             raise
-        else:
-
-            def done(future: Future[dict[str, Any]]) -> None:
-                answered(joint, _Cancelled() if future.cancelled() else future.exception())
-
-            joint.future.add_done_callback(done)
 
     def _finish(self, batch: Batch, calls: list[JoinedCall], reusable: bool) -> list[JoinedCall]:
         """A batch has ended: the next one may go. Returns those of its calls that are now to be given their outcome."""
         with self._lock:
+            batch.joint = None
             if reusable and not self._closed:
                 self._rooms.give(batch.room)
             ended = self._claim(calls)
@@ -382,23 +385,19 @@ class Batcher:
         ended = [call for call in calls if not call.ended]
         for call in ended:
             call.ended = True
+            call.batch = None  # whoever keeps one of the calls must not keep the others
             self._timed.discard(call)
         self._under_way -= len(ended)
         return ended
 
     def _too_slow(self, call: JoinedCall) -> CallTimeout:
-        sent = call.batch is not None and call.batch.joint is not None
         return CallTimeout(
             f"model {self.model.name!r} did not answer in time: the call was "
-            + ("sent, with others" if sent else "waiting to be sent with others")
+            + ("sent, with others" if call.sent else "waiting to be sent with others")
         )
 
     def _is_closed(self) -> ModelClosed:
         return ModelClosed(f"model {self.model.name!r} is closed; load it again to call it")
-
-
-class _Cancelled(Exception):
-    """All calls of a batch were cancelled."""
 
 
 class _Alarm:
@@ -425,6 +424,11 @@ class _Alarm:
                 batcher.glance()
 
         self._watch = watcher.at(when, ring)
+
+
+def _done_with(error: BaseException | None) -> bool:
+    """Whether the worker reads the inputs no more, because it has answered."""
+    return error is None or isinstance(error, ModelError | SpecError)
 
 
 def _own(error: BaseException, calls: list[JoinedCall], batch: Batch) -> BaseException:

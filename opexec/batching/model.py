@@ -247,6 +247,8 @@ class BatchedModel(Model):
                 self._admission.close(
                     lambda: ModelClosed(f"model {self.name!r} is closed; load it again to call it")
                 )
+            if drain:
+                batcher.hurry()
             while drain and batcher.under_way and (deadline is None or time.monotonic() < deadline):
                 time.sleep(_DRAIN_S)
             batcher.close()

@@ -56,7 +56,9 @@ class Crashes:
             return None
         if not earlier:
             return 0.0
-        wait = min(policy.backoff * 2.0 ** min(earlier - 1, 1000), policy.max_backoff)  # further is past a float
+        wait = min(
+            policy.backoff * 2.0 ** min(earlier - 1, 1000), policy.max_backoff
+        )  # further is past a float
         return wait * (1 + policy.jitter * random.random())
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import opexec
@@ -89,7 +89,7 @@ def survive(model: Model, words: np.ndarray, pattern: np.ndarray, everything: bo
     right(model)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12)
 @given(st.lists(st.tuples(st.sampled_from(LINES + RECORDS), VALUES), min_size=1, max_size=6))
 @example([(index, (1 << 64) - 1) for index in LINES])
 @example([(index, 0) for index in LINES])
@@ -98,7 +98,7 @@ def test_words_of_the_channel(model: Model, words: list[tuple[int, int]]) -> Non
     survive(model, np.array(words, np.uint64), NO_PATTERN)
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6)
 @given(st.binary(min_size=1, max_size=257), st.booleans())
 @example(b"\xff", True)
 @example(b"\0", True)
