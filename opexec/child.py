@@ -24,7 +24,8 @@ _logger = logging.getLogger("opexec.limits")
 
 # SIGKILL takes effect at once, except on a process that waits in the kernel for a device.
 _KILL_S = 5.0
-_DRAIN_S = 0.5
+# What is in its pipes is read at once; this is for children of it that go on printing.
+_DRAIN_S = 0.05
 
 
 class Child:
@@ -44,6 +45,7 @@ class Child:
         self.killed = False
         self._owner = os.getpid()
         self._reaped = False
+        self._cleared = False
         self._group = group
         self._ending = threading.RLock()
         self.pidfd = os.pidfd_open(pid)
@@ -137,8 +139,8 @@ class Child:
                     os.killpg(self.pid, signal.SIGKILL)
             self._lifeline.cut()
 
-    def end(self) -> None:
-        """Kill what is left of the group, and reap the process. Idempotent; bounded in time."""
+    def conclude(self) -> None:
+        """Kill what is left of the group, reap the process, and read what it printed last. Idempotent; quick where it has ended."""
         if self.is_copy():
             raise OpexecError(
                 f"this worker belongs to process {self._owner}, of which this one is a forked copy"
@@ -149,10 +151,29 @@ class Child:
             self.kill()
             if self.wait(_KILL_S):
                 self._reap()
-            if self._group is not None:
-                self._group.remove()
             self.logs.drain(_DRAIN_S)
-            self.logs.close()
+
+    def end(self) -> None:
+        """`conclude`, and clear away what was its own. Idempotent; bounded in time."""
+        self.conclude()
+        with self._ending:
+            if not self._cleared:
+                self._cleared = True
+                if self._group is not None:
+                    self._group.remove()
+                self.logs.close()
+
+    def leave(self, seconds: float) -> None:
+        """At the interpreter's exit, once killed: reap it within `seconds`. Threads may still wait at its descriptors."""
+        if self._ending.acquire(timeout=seconds):
+            try:
+                if not self._reaped and self.wait(seconds):
+                    self._reap()
+                if self._group is not None and not self._cleared:
+                    self._cleared = True
+                    self._group.remove()
+            finally:
+                self._ending.release()
 
     def _is_ours(self) -> bool:
         """False if somebody else's wait, or an ignored SIGCHLD, has taken the process's status."""

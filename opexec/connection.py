@@ -8,6 +8,7 @@ given back.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
 import threading
@@ -16,6 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from . import leaving
 from .calls import Call, InFlight
 from .errors import CallTimeout, ModelError, OpexecError, OutOfSharedMemory, ProtocolError
 from .ipc import PROTOCOL, faults, wire
@@ -475,6 +477,7 @@ class Connection:
 
     def ended(self) -> OpexecError:
         """Why the connection ended, as a new exception: each caller's gets a traceback of its own."""
+        leaving.hold()
         assert self.dead is not None
         return copy.copy(self.dead)
 
@@ -510,6 +513,7 @@ class Connection:
 
     def _bury(self) -> None:
         """The worker is gone, but what it answered before is good."""
+        leaving.hold()
         if self.dead is None:
             self.read_available()
             self._died()
@@ -518,10 +522,7 @@ class Connection:
         if self.dead is None:
             taken = self.channel.producer.last_taken(wire.HEAD)
             busy = taken is not None and taken[0] == wire.CALL and self.calls.expects(taken[1])
-            error = self.process.death("call" if busy else "idle")
-            if self.condemned:
-                error.args = (f"{error.args[0]}\nIt was killed on purpose: {self.condemned}",)
-            self.end(error)
+            self.end(self.process.death("call" if busy else "idle", self.condemned))
         return self.ended()
 
     def broken(self, error: Exception) -> OpexecError:
@@ -549,7 +550,7 @@ class Connection:
 
     def close(self, error: OpexecError, grace: float) -> None:
         """End the connection and the worker, giving it `grace` seconds to leave by itself. Idempotent."""
-        if self._closed or self.process.is_copy:
+        if self._closed or self.process.is_copy or leaving.under_way:
             return
         self.end(error)
         # Whoever still reads must be out of `poll` before the descriptors go.
@@ -579,6 +580,17 @@ def _positive(message: dict[str, Any], field: str) -> int:
 def _close(fds: list[int]) -> None:
     while fds:
         os.close(fds.pop())
+
+
+@atexit.register
+def _leave() -> None:
+    """At the interpreter's exit, just before the workers are killed: whoever calls now is told, and no daemon thread is."""
+    leaving.begin()
+    for connection in list(_connections):
+        if connection.dead is None:
+            connection.dead = OpexecError(
+                f"model {connection.process.name!r} is gone: the interpreter is exiting"
+            )
 
 
 def _orphan_after_fork() -> None:

@@ -11,7 +11,7 @@ import platform
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from operator import attrgetter
 from typing import Any
 
@@ -25,6 +25,7 @@ from .metrics.errors import ErrorCounts
 from .model import Model, ModelStats, WorkerInfo, subset
 from .signature import check_names, check_texts, signatures, split
 from .spec import TensorSpec, bind_inputs, bind_outputs
+from .steps import deadline_in, time_left
 from .workers.failure import describe
 from .workers.platforms import Platform
 from .workers.structure import Structure, flatten, unflatten
@@ -61,10 +62,12 @@ class InProcessModel(Model):
         self._approved: set[tuple[Signature, Signature]] = set()
         self._calls = 0
         self.failures = ErrorCounts()
-        self._closed = False
+        #: No call is taken any more; and none that was submitted begins any more.
+        self._closed = self._dropped = False
         self._one_at_a_time = threading.RLock()
         self._submitting = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
+        self._submitted: set[Future[dict[str, Any]]] = set()
 
     def infer(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
@@ -87,14 +90,18 @@ class InProcessModel(Model):
         self._check_inputs(names, arrays)
 
         def run() -> dict[str, Any]:
-            self._check_open()
+            if self._dropped:
+                raise self._is_closed()
             return self._infer(names, arrays, kind, outputs)
 
         with self._submitting:
             self._check_open()
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(1, thread_name_prefix=f"opexec-{self.name}")
-            return self._threads.submit(run)
+            future = self._threads.submit(run)
+            self._submitted.add(future)
+        future.add_done_callback(self._submitted.discard)
+        return future
 
     async def infer_async(
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
@@ -118,7 +125,10 @@ class InProcessModel(Model):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ModelClosed(f"model {self.name!r} is closed; load it again to call it")
+            raise self._is_closed()
+
+    def _is_closed(self) -> ModelClosed:
+        return ModelClosed(f"model {self.name!r} is closed; load it again to call it")
 
     def _run(self, names: tuple[str, ...], arrays: list[Any], positional: int) -> tuple[list[Any], Structure]:
         try:
@@ -184,11 +194,18 @@ class InProcessModel(Model):
         raise OpexecError(f"model {self.name!r} runs in this process: load the other one beside it")
 
     def close(self, drain: bool = False, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else deadline_in(timeout)
         with self._submitting:
-            self._closed = not drain or self._threads is None
-            threads = self._threads
+            self._closed = True
+            threads, submitted = self._threads, set(self._submitted)
+        if drain:
+            wait(submitted, time_left(deadline))
+            left = time_left(deadline)
+            if self._one_at_a_time.acquire(timeout=-1 if left is None else left):
+                self._one_at_a_time.release()
+        self._dropped = True
         if threads is not None:
-            threads.shutdown(wait=drain and timeout is None)
+            threads.shutdown(wait=False)
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:

@@ -122,10 +122,13 @@ class CallSteps(Model):
         return SpecError(f"the inputs of {self.name!r} cannot be sent: {error}")
 
     def _send(self, link: Link, call: Call) -> bool:
+        """Send a prepared call. Raises Again if it was not sent because its worker has gone."""
         try:
             return link.connection.send(call)
-        except BaseException:
+        except BaseException as error:
             link.connection.calls.abandon(call)
+            if not call.id:
+                self._recover(link, call, error)
             raise
 
     def _convert(self, names: tuple[str, ...], values: list[Any]) -> tuple[list[Any], ArrayKind | None]:

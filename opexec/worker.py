@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from . import caches, workers
+from . import caches, leaving, workers
 from .child import Child
 from .errors import BuildError, CallTimeout, LoadError, WorkerDied
 from .ipc import faults
@@ -34,6 +34,8 @@ _MAIN = Path(workers.__file__).with_name("__main__.py")
 # A process that has closed its socket is about to end; one that does not is killed after this long.
 _EXIT_S = 1.0
 _SAY_BYE_S = 0.5
+# Killed workers end at once. One that waits in the kernel for a device must not keep the interpreter from its exit.
+_LEAVE_S = 1.0
 _LOOK_AGAIN_MS = 1000
 
 _DOING = {
@@ -237,10 +239,14 @@ class WorkerProcess:
         """Kill it and every process of its group now."""
         self._child.kill()
 
-    def death(self, stage: str) -> WorkerDied:
-        """Why it died while `stage` (see WorkerDied). Takes its children along, and itself if it lives on without its control socket."""
+    def death(self, stage: str, why: str = "") -> WorkerDied:
+        """Why it died while `stage` (see WorkerDied); `why` it was killed, if it was killed on purpose.
+
+        Takes its children along, and itself if it lives on without its control socket. Somebody waits for this: `close` does what may take longer.
+        """
+        leaving.hold()
         exited = self._child.wait(_EXIT_S)
-        self._child.end()
+        self._child.conclude()
         how = self._child.how if exited else f"closed its connection, did not exit and {self._child.how}"
         hint = ""
         if exited and not self._child.killed:
@@ -249,7 +255,7 @@ class WorkerProcess:
             if self._child.signal != "SIGKILL" or self._child.has_group:
                 hint += self._child.limits.hint()
         return WorkerDied(
-            f"{self._who()} {how} while {_DOING[stage]}{hint}{self._said()}",
+            f"{self._who()} {how} while {_DOING[stage]}{f': {why}' if why else ''}{hint}{self._said()}",
             pid=self.pid,
             exit_code=self._child.exit_code,
             signal=self._child.signal,
@@ -293,6 +299,14 @@ _workers: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
 
 @atexit.register
 def _leave() -> None:
+    """At the interpreter's exit: the workers are killed and reaped, and all descriptors stay open, at which daemon threads may sleep."""
+    leaving.begin()
+    own = [worker for worker in list(_workers) if not worker.is_copy]
+    for worker in own:
+        worker.kill()
+    give_up = time.monotonic() + _LEAVE_S
+    for worker in own:
+        worker._child.leave(max(give_up - time.monotonic(), 0.0))
     for worker in list(_workers):
         worker.control.leave()
 

@@ -72,7 +72,7 @@ class AttachedProcess:
         """Leave: a worker that is not one's own is not killed."""
         self.control.close()
 
-    def death(self, stage: str) -> WorkerDied:
+    def death(self, stage: str, why: str = "") -> WorkerDied:
         """Why the connection ended while `stage` (see WorkerDied). How the worker ended is known to its owner alone."""
         how = (
             "closed its connection to this client"

@@ -43,12 +43,12 @@ class Replica:
         self.since = time.time()
         self._model = model
 
-    def enter(self, state: str, reason: str) -> None:
-        """Be in `state` from now on."""
+    def enter(self, state: str, reason: str, level: int | None = None) -> None:
+        """Be in `state` from now on, and log that; at `level`, by default the state's."""
         if state == self.state and reason == self.reason:
             return
         self.state, self.reason, self.since = state, reason, time.time()
-        tell(self._model, self.pid, state, reason)
+        tell(self._model, self.pid, state, reason, level)
 
     @property
     def pid(self) -> int | None:
@@ -114,10 +114,10 @@ def leaving_info(link: Link) -> WorkerInfo:
     return _info(link, link.process, "draining", "another worker has its place", link.since, 0)
 
 
-def tell(model: str, pid: int | None, state: str, reason: str) -> None:
+def tell(model: str, pid: int | None, state: str, reason: str, level: int | None = None) -> None:
     """Log a change of a worker's state."""
     logger.log(
-        _LEVELS.get(state, logging.INFO),
+        _LEVELS.get(state, logging.INFO) if level is None else level,
         "model %r, worker %s: %s (%s)",
         model,
         "-" if pid is None else pid,

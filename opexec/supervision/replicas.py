@@ -7,6 +7,7 @@ A worker's end is seen by whoever waits for an answer of it, else by the watcher
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -78,7 +79,9 @@ class Replicas:
         except BaseException as error:
             for place in places:
                 place.error = error
-                place.enter("stopped" if places.closed else "failed", f"{type(error).__name__}: {error}")
+                state = "stopped" if places.closed else "failed"
+                # Information: whoever loads it is given the error.
+                place.enter(state, f"{type(error).__name__}: {error}", logging.INFO)
             raise
         self._recycling.start()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import threading
 import time
 import weakref
 
+from .. import leaving
 from ..errors import OpexecError, WorkerDied
 from . import watcher
 from .link import Link
@@ -32,7 +34,12 @@ class Restarts:
                 return
             link.left = True
             places.wait_if_none()
-            place.enter("restarting" if self._policy else "stopped", "its worker has ended")
+            if leaving.under_way:  # nobody restarts it, or has its end told
+                assert link.connection.dead is not None
+                places.startup.fail(link.connection.dead)
+                return
+            # Information: what becomes of it now is told at the level it deserves.
+            place.enter("restarting" if self._policy else "stopped", "its worker has ended", logging.INFO)
             places.show()
         threading.Thread(
             target=self._bury, args=(place, link), name=f"opexec-restarting-{places.name}", daemon=True

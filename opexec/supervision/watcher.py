@@ -17,6 +17,8 @@ import time
 import traceback
 from collections.abc import Callable
 
+from .. import leaving
+
 Action = Callable[[], object]
 
 
@@ -38,6 +40,7 @@ class Watch:
                 _watcher.stir()
 
     def _happen(self) -> None:
+        leaving.hold()
         action = self._action
         self.cancel()
         if action is not None:

@@ -13,6 +13,8 @@ import pytest
 
 import opexec
 from opexec import RestartPolicy, WorkerDied
+from opexec.calls import Call
+from opexec.connection import Connection
 from opexec.supervision.policies import Crashes
 from opexec.worker import WorkerProcess
 from tests.attaching import no_idle_clients, runtime
@@ -83,3 +85,29 @@ def test_any_number_of_crashes_can_be_counted() -> None:
         RestartPolicy(max_restarts=10_000, window=1e9, backoff=0.01, max_backoff=0.2, jitter=0.0)
     )
     assert [crashes.count() for _ in range(3000)][-1] == 0.2
+
+
+@pytest.mark.parametrize("way", ["infer", "infer_async", "submit"])
+def test_a_worker_that_goes_just_before_a_call_is_sent_to_it(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call goes to the next one: no worker has begun it."""
+    calls = {
+        "infer": lambda model: model.infer({"x": np.ones(3)}),
+        "infer_async": lambda model: asyncio.run(model.infer_async({"x": np.ones(3)})),
+        "submit": lambda model: model.submit({"x": np.ones(3)}).result(60),
+    }
+    with opexec.load(source("double")) as model:
+        pid = model.workers[0].pid
+        assert pid is not None
+        send = Connection.send
+
+        def late(self: Connection, call: Call) -> bool:
+            monkeypatch.undo()
+            os.kill(pid, signal.SIGKILL)
+            self.bury()
+            return send(self, call)
+
+        monkeypatch.setattr(Connection, "send", late)
+        assert calls[way](model)["y"].tolist() == [2, 2, 2]
+        assert model.workers[0].pid != pid

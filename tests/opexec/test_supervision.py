@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import select
@@ -32,6 +33,13 @@ from tests.loaded import in_thread, source
 from tests.models import Gate
 
 PATIENCE = 60.0
+#: Each way to call a model that gives its input back; all give that.
+WAYS: list[Callable[[Model], Any]] = [
+    lambda model: model.infer({"x": GO})["output"],
+    lambda model: model(GO),
+    lambda model: model.submit({"x": GO}).result(PATIENCE)["output"],
+    lambda model: asyncio.run(model.infer_async({"x": GO}))["output"],
+]
 STOP, GO = np.array([-1.0]), np.array([1.0])
 AT_ONCE = RestartPolicy(max_restarts=50, backoff=0.0)
 
@@ -155,20 +163,29 @@ def test_calls_in_flight_fail_once_unless_they_may_be_repeated(tmp_path: Path) -
         f"import os\ndef factory():\n    def call(x):\n        if not os.path.exists({str(mark)!r}):\n"
         f"            open({str(mark)!r}, 'w').close()\n            os._exit(3)\n        return x\n    return call\n"
     )
-    ways: list[Callable[[Model], Any]] = [
-        lambda model: model.infer({"x": GO})["output"],
-        lambda model: model(GO),
-        lambda model: model.submit({"x": GO}).result(PATIENCE)["output"],
-    ]
-    for way in ways:
-        for retries in (0, 1):
-            mark.unlink(missing_ok=True)
-            with opexec.load(f"{path}:factory", retries=retries, restart=AT_ONCE, timeout=PATIENCE) as model:
+    for retries in (0, 1):
+        with opexec.load(f"{path}:factory", retries=retries, restart=AT_ONCE, timeout=PATIENCE) as model:
+            for way in WAYS:
+                mark.unlink(missing_ok=True)
                 if not retries:
                     with pytest.raises(WorkerDied) as caught:
                         way(model)
                     assert (caught.value.exit_code, caught.value.stage) == (3, "call")
                 assert way(model) == 1
+
+
+def test_a_call_is_repeated_as_often_as_was_said_and_no_more(tmp_path: Path) -> None:
+    path, tries = tmp_path / "model.py", tmp_path / "tries"
+    path.write_text(
+        f"import os\ndef factory():\n    def call(x):\n        with open({str(tries)!r}, 'a') as file:\n            file.write('.')\n"
+        "        os._exit(3)\n    return call\n"
+    )
+    with opexec.load(f"{path}:factory", retries=1, restart=AT_ONCE, timeout=PATIENCE) as model:
+        for way in WAYS:
+            tries.unlink(missing_ok=True)
+            with pytest.raises(WorkerDied):
+                way(model)
+            assert tries.read_text() == ".."
 
 
 # ---- deadlines and cancelling
@@ -182,7 +199,7 @@ def test_a_stuck_worker_is_killed_after_its_grace(gate: Gate, restart: bool) -> 
             model.infer({"x": STOP}, timeout=0.05)
         if restart:
             until(lambda: model.workers[0].restarts)
-            assert "ran past its deadline by" in str(model.workers[0].reason)  # type: ignore[attr-defined]
+            assert "ran past its deadline by" in model.workers[0].reason
             assert model.infer({"x": GO})["y"] == 10 and model.workers[0].pid != pid
         else:
             until(lambda: model.workers[0].state == "stopped")
@@ -226,6 +243,25 @@ def test_a_cancelled_call_is_nobodys(gate: Gate) -> None:
         assert model.infer({"x": GO})["y"] == 10
         del third
         model.infer({"x": GO})
+        assert model.stats().in_flight == 0 and model.stats().blocks_held <= 1
+
+
+def test_a_cancelled_task_is_nobodys_either(gate: Gate) -> None:
+    async def main(model: Model) -> None:
+        first = asyncio.create_task(model.infer_async({"x": STOP}))
+        await asyncio.to_thread(gate.wait)
+        second, third = (asyncio.create_task(model.infer_async({"x": GO * n})) for n in (2, 3))
+        await asyncio.sleep(0)
+        for one in (first, second):
+            one.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await one
+        gate.let()
+        assert (await third)["y"] == 30
+        assert (await model.infer_async({"x": GO}))["y"] == 10
+
+    with load("gated", max_pending=3) as model:
+        asyncio.run(main(model))
         assert model.stats().in_flight == 0 and model.stats().blocks_held <= 1
 
 
@@ -320,6 +356,29 @@ def test_a_drained_model_finishes_its_calls(gate: Gate) -> None:
     model.close(drain=True, timeout=0.01)
     with pytest.raises(ModelClosed):
         call.result(PATIENCE)
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_drained_model_in_this_process_does_so_too(gate: Gate, in_time: bool) -> None:
+    model = load("gated", isolation="none")
+    running, queued = model.submit({"x": STOP}), model.submit({"x": GO})
+    gate.wait()
+    closing = in_thread(lambda: model.close(drain=True, timeout=None if in_time else 0.01))
+    if in_time:
+        until(lambda: not model.ready)
+        with pytest.raises(ModelClosed):
+            model.submit({"x": GO})
+        assert not closing.done()
+        gate.let()
+        closing.result(PATIENCE)
+        assert queued.result(0)["y"] == 10
+    else:
+        closing.result(PATIENCE)
+        gate.let()
+        with pytest.raises(ModelClosed):
+            queued.result(PATIENCE)
+    assert running.result(PATIENCE)["y"] == -10, "nothing can end a call in this process"
+    assert model.workers[0].state == "stopped"
 
 
 def _refuses(model: Model) -> bool:
