@@ -542,7 +542,7 @@ def test_a_failure_has_the_models_traceback_and_not_the_workers(caller):
 @pytest.mark.parametrize(
     "result, says",
     [
-        ({"a": {"b": object()}}, "'a/b' is an object"),
+        pytest.param({"a": {"b": object()}}, "'a/b' is an object", id="an object"),
         ([np.array([1, None], object)], "element 0 is of type int"),
         (np.zeros(2, [("a", "O")]), "Python objects"),
         ({"a": np.zeros(1), 5: {1, 2}}, "'5' is a set"),
