@@ -143,6 +143,16 @@ def test_a_crash_loop_ends_and_says_so(tmp_path: Path) -> None:
         assert model(GO) == 1 and model.workers[0].state == "ready"
 
 
+def test_what_load_raises_it_does_not_log_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "opexec.supervisor")
+    with pytest.raises(opexec.LoadError, match="the weights are gone"):
+        load("raising_factory")
+    assert [(one.state, one.levelname) for one in caplog.records] == [  # type: ignore[attr-defined]
+        ("loading", "INFO"),
+        ("failed", "INFO"),
+    ]
+
+
 def test_a_policy_waits_longer_each_time_and_forgets() -> None:
     clock = [0.0]
     crashes = Crashes(

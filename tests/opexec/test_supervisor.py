@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -25,11 +26,12 @@ def quiet(name: str, step: str) -> None:
 
 
 def living() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "--control" in child.cmdline()
-    ]
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended in this very moment
+            if child.status() != psutil.STATUS_ZOMBIE and "--control" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_load_is_opexecs() -> None:

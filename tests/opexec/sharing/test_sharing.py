@@ -52,6 +52,15 @@ right = True
         assert share.describe()["calls"] >= 30 + 2 * 33
 
 
+def test_a_model_with_replicas_and_counted_calls_is_shared_too(client: Callable[[], Client]):
+    with opexec.load(source("double"), name="many", replicas=2, max_pending=4) as model, model.share():
+        clients = [client(), client()]
+        for one in clients:
+            one.run("m = opexec.attach('many')")
+            assert one.run("m.infer({'x': np.ones(2)})['y'].tolist()") == [2.0, 2.0]
+        assert {one.run("m.workers[0].pid") for one in clients} == {one.pid for one in model.workers}
+
+
 def test_a_client_sees_what_the_owner_gave_as_specs(client: Callable[[], Client]):
     given = [{"name": "x", "dtype": "float32", "shape": ["n", 2]}]
     with opexec.load(source("double"), inputs=given, name="specs") as model, model.share():
