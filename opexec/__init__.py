@@ -1,8 +1,14 @@
 """opexec: models of mixed age and framework in one program, each in its own process and interpreter, called through shared memory.
 
-The rooms: `model` and its two kinds (`isolated`, `inprocess`) are what a user calls; `loading` makes them, and `supervisor` many of them
-together; `environment` and what it builds on find and build interpreters; `worker` and `connection` run and call one process. `workers` runs in the foreign interpreter, `ipc`
-on both sides.
+The rooms (docs/design.md lists all of them):
+
+- `model` and its two kinds, `isolated` and `inprocess`, are what a user calls; `batching` joins calls.
+- `loading` makes models, `supervisor` many of them together; `package`, `packages` and `packagers` read and write those that travel as one file.
+- `environment` and `environments` find and build interpreters; `machine` knows what there is to run on.
+- `worker` starts and ends one process, within `limits` and a `sandbox`; `connection` calls it; `supervision` replaces it; `sharing` lets other
+  programs call it.
+- `metrics`, `bench` and `comparison` tell how models do; `dropin` and `neuropod` are other libraries' faces; `cli` is the command.
+- `workers` runs in the foreign interpreter, `ipc` on both sides.
 """
 
 from .batching.policy import BatchPolicy
@@ -16,6 +22,7 @@ from .errors import (
     OpexecError,
     OutOfSharedMemory,
     Overloaded,
+    PackageError,
     ProtocolError,
     SpecError,
     WorkerDied,
@@ -43,6 +50,7 @@ __all__ = [
     "OpexecError",
     "OutOfSharedMemory",
     "Overloaded",
+    "PackageError",
     "ProtocolError",
     "RestartPolicy",
     "Sandbox",

@@ -351,8 +351,8 @@ class Connection:
         left = call.deadline - time.monotonic()
         if left <= 0:
             raise CallTimeout(
-                f"worker {self.process.name!r} did not answer within the call's timeout; it goes on with the call, and the "
-                "late answer will be discarded"
+                f"worker {self.process.name!r} did not answer within the call's timeout; it goes on with the call for as long as "
+                "`grace` allows, and the late answer will be discarded"
             )
         return int(min(left * 1000 + 1, _LOOK_AGAIN_MS))
 

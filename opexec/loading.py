@@ -67,8 +67,9 @@ def load(
     the caller's interpreter.
     `platform`: what runs the model, where the source does not tell: ``"torch"`` for a factory of a torch module, or one of your own.
     `options`: settings of that platform, as a dict of plain values.
-    `isolation`: ``"process"``, or ``"none"`` to run the same platform code in this process, in this interpreter; `env`, `cpus`, `env_vars` and
-    `wait_ready` have no effect then, and limits and a sandbox are refused.
+    `isolation`: ``"process"``, or ``"none"`` to run the same platform code in this process, in this interpreter. A timeout ends nothing then;
+    `env`, `cpus`, `env_vars`, `wait`, `wait_ready`, `shm_limit`, `core_dumps` and what is about supervision have no effect; `batch`, `sandbox` and
+    the other limits are refused.
     `inputs`, `outputs`: the specs, where the model does not carry them or others are wanted. Without any, nothing is checked.
     `device`: ``"cpu"``, or ``"cuda:N"``, the Nth GPU of those that this process may use: the worker sees that one alone.
     `timeout`: seconds that a call may take unless it says otherwise.
@@ -103,8 +104,8 @@ def load(
     `name`: what it is called in messages and logs; by default, after its source.
     `check`: False to check no call against the specs.
 
-    Raises LoadError (its `stage` says how far it came), BuildError, WorkerDied, OutOfSharedMemory, SpecError, and PackageError for a broken package; with ``wait_ready=False`` what
-    happens in the background is raised by the calls.
+    Raises LoadError (its `stage` says how far it came), BuildError, WorkerDied, OutOfSharedMemory, SpecError, and PackageError for a broken
+    package; with ``wait_ready=False`` what happens in the background is raised by the calls.
     """
     request = Request(
         source=source,

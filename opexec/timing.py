@@ -76,7 +76,7 @@ class Sampler:
 def left_out_after(times: CallTimes) -> int:
     """How many calls are left out after this one, before the next that is timed."""
     took = max(times.returned - times.began, 1)
-    return min(_FEWEST, int(_COST_NS / (_SHARE * took)))
+    return min(_FEWEST - 1, int(_COST_NS / (_SHARE * took)))
 
 
 def assembled(began: int, sent: int, answer: tuple[int, ...], seen: int, returned: int) -> CallTimes:

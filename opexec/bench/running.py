@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import OpexecError, SpecError
 from ..ipc import VERSION
+from ..isolated import IsolatedModel
 from ..model import Model
 from ..spec import TensorSpec, canonical_dtype
 from ..timing import CallTimes
@@ -346,13 +347,15 @@ def _finish(subject: _Subject, subjects: Sequence[_Subject], settings: Settings)
     if variant.setup.isolated:
         # One caller makes these calls, so further numbers of callers would tell the same again.
         alike = [each for each in subjects if replace(each.variant, callers=1) == replace(variant, callers=1)]
-        if alike[0] is subject:
+        if alike[0] is subject and isinstance(
+            model, IsolatedModel
+        ):  # a call that is joined with others has no times of its own
             timed: list[CallTimes] = []
             end = time.perf_counter() + _TIMED_BLOCKS * settings.seconds
             while len(timed) < min(settings.timed_calls, _LEAST_TIMED) or (
                 len(timed) < settings.timed_calls and time.perf_counter() < end
             ):
-                timed.append(model.infer_timed(subject.inputs)[1])  # type: ignore[attr-defined]
+                timed.append(model.infer_timed(subject.inputs)[1])
             subject.timed = tuple(timed)
         subject.memory = costs.peak_memory(costs.pids(model))
     else:

@@ -44,8 +44,8 @@ def attach(
     from. If it dies, or its owner replaces it, calls in flight fail with WorkerDied, and later ones wait until this process is attached to
     the new one; if the owner has gone, they raise LoadError, until a model is shared under the name again.
 
-    `timeout`, `wait`, `check`, `shm_limit`, `retries`, `while_restarting`: as for `opexec.load`, and for this process's calls alone. `attach_timeout`: seconds to wait for
-    the owner, and for a worker that is busy with a call; None for any time.
+    `timeout`, `wait`, `check`, `shm_limit`, `retries`, `while_restarting`: as for `opexec.load`, and for this process's calls alone.
+    `attach_timeout`: seconds to wait for the owner, and for a worker that is busy with a call; None for any time.
 
     `close` leaves; `restart` attaches anew, and the worker stays as it is. `stats` counts the calls of this process.
 
