@@ -89,7 +89,7 @@ class Segment:
 def _posix_object(size):
     import posix_ipc  # here, because only the caller's interpreter has it
 
-    name = "/opexec-{}".format(uuid.uuid4().hex)
+    name = "/opexec-{}-{}".format(os.getpid(), uuid.uuid4().hex)  # whose it is, should anybody see it
     try:
         fd = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, size=0, mode=0o600).fd
     except posix_ipc.Error as error:  # no /dev/shm, or not for this user

@@ -65,9 +65,15 @@ async def _wait(model: IsolatedModel, deadline: float | None) -> None:
         raise error
 
 
+def _size(value: Any) -> int:
+    """Bytes; 0 for what is no array."""
+    size = getattr(value, "nbytes", 0)
+    return size if isinstance(size, int) else 0
+
+
 def _copied(model: IsolatedModel, values: list[Any]) -> int:
     """How many bytes a call with these inputs copies, about."""
-    large = [value for value in values if getattr(value, "nbytes", 0) >= _ASIDE // 64]
+    large = [value for value in values if _size(value) >= _ASIDE // 64]
     copied = sum(value.nbytes for value in large)
     if copied >= _ASIDE and all(type(value) is np.ndarray for value in large):
         outside, _ = model._input_memory.find(large)

@@ -44,8 +44,6 @@ _ERROR_PARTS = ("type", "message", "traceback")
 
 #: Has the reader's role once the connection is closed.
 _THE_END = object()
-#: Has the reader's role where nobody waits, to see to the end of the worker.
-_GRAVEDIGGER = object()
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -74,9 +72,9 @@ class Connection:
         self._sending = threading.Lock()
         self._offering = threading.Lock()
         self._offered: set[int] = set()
-        self._fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
         self._closed = False
-        self._segment = memory.create(CHANNEL_BYTES)
+        self._segment = memory.create(CHANNEL_BYTES)  # first: it may raise NoRoom
+        self._fds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
         write_header(self._segment.map, PROTOCOL)
         connection = weakref.proxy(self)  # no cycle: what nobody holds goes at once, with its memory
         self.channel = Channel(
@@ -165,8 +163,8 @@ class Connection:
             self.sent = id = self.sent + 1
             due, self.outputs.due = self.outputs.due, 0
             try:
-                call.id = id
                 self.pending[id] = call
+                call.id = id
                 outside = call.places
                 if block.plan.table >= 0:
                     block.plan.write_table(block.extent.segment.map, block.extent.offset, outside)
@@ -271,6 +269,19 @@ class Connection:
         self.look_around(bell.sleep(self.channel.consumer.head, timeout_ms))
         if bell.overslept and self.pending:
             bell.ring_again()  # for a worker that sleeps though it has calls: a ring may have been lost
+
+    def catch_up(self) -> bool:
+        """Take in what lies there, if nobody reads; True if the worker had asked for room, and waited for it."""
+        reader = object()
+        if self.dead is not None or not self.take_role(reader):
+            return False
+        try:
+            before = self.outputs.asked
+            self.look_around([self.channel.control.fileno()])
+            self.read_available()
+            return self.outputs.asked != before
+        finally:
+            self.leave_role(reader)
 
     def look_around(self, ready: list[int]) -> None:
         """Handle what made the reader wake up besides its bell: control messages, or the worker's end."""
@@ -492,12 +503,13 @@ class Connection:
 
     def bury(self) -> OpexecError:
         """See to the end of a worker that has died, whoever else does; returns why it did."""
+        gravedigger = object()
         while self.dead is None:
-            if self.take_role(_GRAVEDIGGER):
+            if self.take_role(gravedigger):
                 try:
                     self._bury()
                 finally:
-                    self.leave_role(_GRAVEDIGGER)
+                    self.leave_role(gravedigger)
             else:
                 time.sleep(0.001)  # the reader sees it, too
         return self.ended()

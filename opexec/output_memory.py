@@ -39,6 +39,8 @@ class OutputMemory:
         self._channel = channel
         self._memory = memory
         self._sending = sending
+        #: How often the worker has asked for room.
+        self.asked = 0
         self._segments: dict[int, Segment] = {}
         #: The plan of the last result.
         self._last: Plan | None = None
@@ -54,6 +56,7 @@ class OutputMemory:
 
     def give_room(self, size: int) -> None:
         """Answer a worker that needs `size` bytes: with a segment, or with the reason why there is none, and with what it may have back."""
+        self.asked += 1
         with self._sending:
             released = [place | wire.PRESENT for place in self.leases.collect()]
             if self.due:

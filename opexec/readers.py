@@ -62,7 +62,11 @@ class Collector:
     def _start(self) -> None:
         name = f"opexec-collector-{self._connection.process.name}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads: the next Future tries again
+            self._thread = None
+            raise
 
     def _end(self, call: Call) -> None:
         """Called by whoever reads, maybe twice for one call."""

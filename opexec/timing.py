@@ -82,6 +82,7 @@ def left_out_after(times: CallTimes) -> int:
 def assembled(began: int, sent: int, answer: tuple[int, ...], seen: int, returned: int) -> CallTimes:
     """The times of a call whose answer is the record `answer`. What the worker wrote is not trusted: it is put in order."""
     _, _, _, _, started, _, ended, offsets = answer
+    sent = _between(began, sent, seen)  # not noted yet, where the answer was read by a quicker thread
     taken = started - (offsets & wire.LONGEST_OFFSET)
     answered = ended + (offsets >> 32)
     taken = _between(sent, taken, seen)

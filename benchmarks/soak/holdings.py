@@ -55,7 +55,7 @@ class Holdings:
             threads=Counter(re.sub(r"\d+", "N", thread.name) for thread in threading.enumerate()),
             children=len(psutil.Process().children()),
             named_segments=tuple(
-                name for name in os.listdir("/dev/shm") if name.startswith(f"opexec-{os.getpid()}")
+                name for name in os.listdir("/dev/shm") if name.startswith(f"opexec-{os.getpid()}-")
             ),
             segments=_mapped(),
             memory=_private(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -130,13 +131,20 @@ class JoinedCall(Future[Any]):
         except BaseException as error:
             self.fail(error)
         else:
-            self.set_running_or_notify_cancel()
-            self.set_result(result)
+            self._tell(self.set_result, result)
 
     def fail(self, error: BaseException) -> None:
         """It has ended badly."""
+        self._tell(self.set_exception, error)
+
+    def _tell(self, tell: Callable[[Any], None], outcome: Any) -> None:
         self.set_running_or_notify_cancel()
-        self.set_exception(error)
+        try:
+            tell(outcome)
+        except (
+            BaseException
+        ):  # of a user's callback: sys.exit(), say; the other calls of the batch must have their outcome
+            traceback.print_exc()
 
 
 class Batch:

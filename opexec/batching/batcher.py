@@ -150,7 +150,9 @@ class Batcher:
 
     def wait(self, call: JoinedCall) -> Any:
         """The result of `call`. Raises its error; CallTimeout when its deadline passes first."""
-        left = None if call.deadline is None else max(call.deadline - time.monotonic(), 0.0)
+        left = None
+        if call.deadline is not None:
+            left = min(max(call.deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
         try:
             try:
                 error = call.exception(left)

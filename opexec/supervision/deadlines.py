@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 
@@ -28,10 +29,16 @@ def _look_at(link: Link, call: Call, when: float, grace: float) -> None:
     seen = link.connection.taken()
 
     def look() -> None:
+        # Not in the watcher's thread: what the worker asked for may take long to give.
+        threading.Thread(target=judge, name="opexec-grace", daemon=True).start()
+
+    def judge() -> None:
         link, call = worker(), late()
         if link is None or call is None:
             return
         connection = link.connection
+        # It may have answered, or wait for room, and nobody has read since.
+        went_on = connection.catch_up()
         if connection.dead is not None or not connection.calls.was_abandoned(call):
             return
         taken = connection.taken()
@@ -41,7 +48,7 @@ def _look_at(link: Link, call: Call, when: float, grace: float) -> None:
             and taken[1] != call.id
             and connection.calls.awaits(taken[1])
         )
-        if taken != seen or at_another:
+        if taken != seen or at_another or went_on:
             _look_at(link, call, time.monotonic() + max(grace, _LOOK_S), grace)
             return
         assert call.deadline is not None

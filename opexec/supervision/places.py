@@ -110,7 +110,7 @@ class Places:
                 place.enter("ready", reason)
                 self._packer.rouse = link.connection.rouse if len(self._places) == 1 else None
                 self.show()
-                self.startup.succeed()
+                self.startup.succeed(aside=True)
                 return old
         link.close(self.is_closed(), grace=0)
         raise self.is_closed()
@@ -140,7 +140,7 @@ class Places:
             one.state in ("restarting", "starting", "loading") or (one.link and one.link.serving)
             for one in self._places
         ):
-            self.startup.fail(error)
+            self.startup.fail(error, aside=True)
 
     def is_closed(self) -> ModelClosed:
         return ModelClosed(f"model {self.name!r} is closed; load it again to call it")
@@ -179,7 +179,7 @@ class Places:
 
     def links(self) -> list[Link]:
         """All workers, those that only finish their calls included."""
-        with self.lock:
+        with contextlib.nullcontext() if self.is_copy else self.lock:
             return [place.link for place in self._places if place.link is not None] + self.leaving
 
     @property
@@ -217,7 +217,7 @@ class Places:
 
     def counts(self) -> tuple[int, int, int]:
         """Calls sent, bytes copied in, bytes copied out, by all workers there have been."""
-        with self.lock:
+        with contextlib.nullcontext() if self.is_copy else self.lock:
             calls, bytes_in, bytes_out = self._before
             for link in self.links():
                 connection = link.connection

@@ -10,6 +10,7 @@ import copy
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 from ..errors import CallTimeout, OpexecError
@@ -39,25 +40,35 @@ class Startup:
         """Whether this is a forked copy of the process that loads the model."""
         return self._owner != os.getpid()
 
-    def succeed(self) -> bool:
-        """End well; False if it has ended before."""
-        return self._end(None)
+    def succeed(self, aside: bool = False) -> bool:
+        """End well; False if it has ended before. `aside`: tell who waits in another thread, because this one has a lock."""
+        return self._end(None, aside)
 
-    def fail(self, error: BaseException) -> bool:
-        """End with `error`, which everybody who waits is given; False if it has ended before."""
-        return self._end(error)
+    def fail(self, error: BaseException, aside: bool = False) -> bool:
+        """End with `error`, which everybody who waits is given; False if it has ended before. `aside`: see `succeed`."""
+        return self._end(error, aside)
 
-    def _end(self, error: BaseException | None) -> bool:
+    def _end(self, error: BaseException | None, aside: bool) -> bool:
         with self._lock:
             if self._done.is_set():
                 return False
             self.failure = error
             self._done.set()
             waiting, self._waiting = self._waiting, []
+        if aside and waiting:
+            name = f"opexec-started-{self._name}"
+            threading.Thread(target=self._tell, args=(waiting,), name=name, daemon=True).start()
+        else:
+            self._tell(waiting)
+        return True
+
+    def _tell(self, waiting: list[_Waiting]) -> None:
         for one in waiting:
             one.stop_clock()
-            one.action(self.error())
-        return True
+            try:
+                one.action(self.error())
+            except BaseException:  # of a user's callback: sys.exit(), say; the others must be told
+                traceback.print_exc()
 
     def error(self) -> BaseException | None:
         """What it failed with, as a new exception: each caller's gets a traceback of its own."""
@@ -128,7 +139,7 @@ class _Waiting:
         self._timer: threading.Timer | None = None
 
     def start_clock(self, seconds: float, expire: Callable[[], None]) -> None:
-        self._timer = threading.Timer(max(seconds, 0), expire)
+        self._timer = threading.Timer(min(max(seconds, 0), threading.TIMEOUT_MAX), expire)
         self._timer.daemon = True
         self._timer.start()
 

@@ -21,6 +21,9 @@ from .. import leaving
 
 Action = Callable[[], object]
 
+#: `poll` takes no more than 2**31 ms at once, and infinity not at all.
+_LONGEST_SLEEP_S = 3600.0
+
 
 class Watch:
     """Something that the thread waits for, until it has happened or `cancel` is called."""
@@ -119,7 +122,7 @@ class _Watcher:
             heapq.heappop(self.due)
         if not self.due:
             return None
-        return max(math.ceil((self.due[0][0] - time.monotonic()) * 1000), 0)
+        return max(math.ceil(min(self.due[0][0] - time.monotonic(), _LONGEST_SLEEP_S) * 1000), 0)
 
     def _take_due(self) -> list[Watch]:
         taken = []

@@ -128,7 +128,7 @@ def test_a_caller_that_ends(tmp_path: Path, gate: Gate, stage: str, how: str) ->
         for pidfd in pidfds:
             assert select.select([pidfd], [], [], 60)[0], "the worker outlives its caller"
         caller.wait(60)
-        assert [name for name in os.listdir("/dev/shm") if name.startswith(f"opexec-{caller.pid}")] == []
+        assert [name for name in os.listdir("/dev/shm") if name.startswith(f"opexec-{caller.pid}-")] == []
     finally:
         caller.kill()
         caller.wait()

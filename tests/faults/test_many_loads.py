@@ -40,7 +40,7 @@ def held() -> dict[str, Any]:
         "segments": [line for line in maps if "/dev/shm/opexec-" in line or "/memfd:opexec" in line],
         "files mapped": sorted({line.split(None, 5)[5] for line in maps if len(line.split(None, 5)) == 6}),
         "processes": [child.pid for child in psutil.Process().children(recursive=True)],
-        "in /dev/shm": [name for name in os.listdir("/dev/shm") if name.startswith(f"opexec-{os.getpid()}")],
+        "in /dev/shm": [name for name in os.listdir("/dev/shm") if name.startswith(f"opexec-{os.getpid()}-")],
     }
 
 

@@ -120,8 +120,8 @@ def test_structures_that_are_aligned_nested_overlapping_or_empty():
     [
         np.array([""]),
         np.array([b""]),
-        np.empty(3, "S0"),
-        np.empty(3, "U0"),
+        np.zeros(3, "S0"),
+        np.zeros(3, "U0"),
         np.zeros(2, [("empty", "U0"), ("void", "V0")])["empty"],
         np.zeros(2, [("empty", "S0")]),
         np.array([], str),

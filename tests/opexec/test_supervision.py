@@ -28,6 +28,8 @@ from opexec import (
     Supervisor,
     WorkerDied,
 )
+from opexec.connection import Connection
+from opexec.supervision import watcher
 from opexec.supervision.policies import Crashes
 from tests.loaded import in_thread, source
 from tests.models import Gate
@@ -215,6 +217,58 @@ def test_a_stuck_worker_is_killed_after_its_grace(gate: Gate, restart: bool) -> 
             until(lambda: model.workers[0].state == "stopped")
             with pytest.raises(WorkerDied, match="ran past its deadline"):
                 model.infer({"x": GO})
+
+
+def test_a_worker_that_answers_late_is_not_stuck_though_nobody_reads(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = threading.Event()
+    catch_up = Connection.catch_up
+
+    def watched(connection: Connection) -> bool:
+        # Its answer lies there, and this is the first to read since the deadline.
+        gate.let()
+        until(lambda: connection.channel.consumer.words[connection.channel.consumer.tail_at] > 0)
+        try:
+            return catch_up(connection)
+        finally:
+            judged.set()
+
+    monkeypatch.setattr(Connection, "catch_up", watched)
+    with load("gated", grace=0.05) as model:
+        pid = model.workers[0].pid
+        with pytest.raises(CallTimeout):
+            model.infer({"x": STOP}, timeout=0.05)
+        assert judged.wait(PATIENCE)
+        assert model.infer({"x": GO})["y"] == 10
+        assert model.workers[0].pid == pid and model.workers[0].restarts == 0
+
+
+def test_a_time_far_off_does_not_end_the_watcher() -> None:
+    happened = threading.Event()
+    far = [watcher.at(time.monotonic() + seconds, lambda: None) for seconds in (1e7, float("inf"))]
+    watcher.at(time.monotonic() + 0.01, happened.set)
+    assert happened.wait(PATIENCE)
+    again = threading.Event()
+    watcher.at(time.monotonic() + 0.01, again.set)
+    assert again.wait(PATIENCE)
+    for one in far:
+        one.cancel()
+
+
+def test_a_callback_of_a_call_that_waited_for_the_model_may_call_it() -> None:
+    answers: list[Any] = []
+    done = threading.Event()
+    with load("echo", wait_ready=False, inputs=[{"name": "x", "dtype": "float64", "shape": [1]}]) as model:
+
+        def call_again(future: Any) -> None:
+            answers.append(future.exception())
+            answers.append(model.submit({"x": GO}).result(PATIENCE))
+            done.set()
+
+        model.submit({"x": np.zeros(3)}).add_done_callback(call_again)
+        assert done.wait(PATIENCE)
+    assert isinstance(answers[0], SpecError) and answers[1]["x"] == GO
 
 
 def test_a_stopped_worker_is_killed_after_its_grace() -> None:
