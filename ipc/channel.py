@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 from .doorbell import Doorbell
 from .faults import PeerGone, ProtocolError
@@ -42,23 +43,27 @@ class Channel:
 
     # Sending
 
-    def tell(self, plan, packer):
-        """Announce `plan`, and which plans `packer` has given up since, unless the other side knows it already."""
+    def tell(self, plan, packer, deadline=None):
+        """Announce `plan`, and which plans `packer` has given up since, unless the other side knows it already.
+
+        Raises TimeoutError past `deadline` (by `time.monotonic`): it is to be told again before it is used.
+        """
         if plan.id in self.told:
             return
         with self._telling:
             if plan.id in self.told:
                 return
-            self.control.send(plan.to_message())
+            self.control.send(plan.to_message(), timeout=time_left(deadline))
             self.told.add(plan.id)
             if len(self.told) > _FORGET_ABOVE:
                 stale = self.told - packer.plan_ids
-                self.control.send({"type": "forget", "plans": sorted(stale)})
+                self.control.send({"type": "forget", "plans": sorted(stale)}, timeout=time_left(deadline))
                 self.told -= stale
 
-    def offer(self, segment):
-        """Hand the other side a segment of this side's arena."""
-        self.control.send({"type": "segment", "id": segment.id, "size": segment.size}, [segment.fd])
+    def offer(self, segment, deadline=None):
+        """Hand the other side a segment of this side's arena. Raises TimeoutError past `deadline`: it is to be offered again."""
+        message = {"type": "segment", "id": segment.id, "size": segment.size}
+        self.control.send(message, [segment.fd], timeout=time_left(deadline))
 
     # Receiving
 
@@ -144,7 +149,8 @@ class Channel:
     def _attach(self, message, fds):
         id = message.get("id")
         if isinstance(id, int) and id in self.segments:
-            return  # handled before an interruption
+            close_all(fds)  # handled before an interruption, or offered twice
+            return
         attach_announced(message, fds, lambda segment: self.segments.__setitem__(segment.id, segment))
 
 
@@ -171,6 +177,13 @@ def attach_announced(message, fds, keep):
 
 
 def close_all(fds):
-    """Close descriptors that came with a message and that nobody wants."""
-    for fd in fds:
-        os.close(fd)
+    """Close descriptors that came with a message and that nobody wants, and empty the list: none is closed twice."""
+    while fds:
+        os.close(fds.pop())
+
+
+def time_left(deadline):
+    """Seconds until `deadline` (by `time.monotonic`), as what waits takes them; None for None."""
+    if deadline is None:
+        return None
+    return min(max(deadline - time.monotonic(), 0), threading.TIMEOUT_MAX)

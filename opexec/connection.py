@@ -138,11 +138,15 @@ class Connection:
         plan, arena, channel = block.plan, self._packer.arena, self.channel
         try:
             if len(self._offered) != arena.count:
-                self._offer_segments()
+                self._offer_segments(call.deadline)
             if plan.id not in channel.told:
-                channel.tell(plan, self._packer)
+                channel.tell(plan, self._packer, call.deadline)
         except faults.PeerGone:
-            raise self._died() from None
+            raise self.bury() from None
+        except TimeoutError as error:
+            raise CallTimeout(
+                f"worker {self.process.name!r} takes no messages ({error}), and the call's timeout has passed: it was not sent"
+            ) from None
         try:
             while not self._publish(call, block):
                 channel.bell.ring()
@@ -200,11 +204,11 @@ class Connection:
                 self.channel.producer.publish(wire.LOOK, 0, 0, 0, 0, 0)
         self.channel.bell.ring()
 
-    def _offer_segments(self) -> None:
+    def _offer_segments(self, deadline: float | None = None) -> None:
         with self._offering:
             for id, segment in self._packer.arena.segments.items():
                 if id not in self._offered:
-                    self.channel.offer(segment)
+                    self.channel.offer(segment, deadline)
                     self._offered.add(id)
 
     def wait(self, call: Call, woke: bool) -> None:

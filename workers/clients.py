@@ -245,9 +245,6 @@ class _Client:
             message, fds = first
             self.control.drop_first()
             if self.guest is not None:
-                if message["type"] == "segment" and message.get("id") in self.guest.channel.segments:
-                    close_all(fds)
-                    raise ProtocolError("segment {!r} is announced twice".format(message["id"]))
                 self.guest.channel.handle(message, fds)
             elif message["type"] == "channel":
                 _check_bells(fds)

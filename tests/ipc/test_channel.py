@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -41,6 +43,32 @@ def test_both_ways_have_plans_of_their_own(ends, packer):
     assert ends.caller.plan(block.plan.id).names == ("x",)
     with pytest.raises(ProtocolError):
         ends.worker.plan(block.plan.id)
+
+
+def test_what_could_not_be_told_in_time_is_told_again(ends, packer, segments):
+    names = tuple("input {}".format(number) for number in range(20000))
+    block = packer.pack(names, [np.zeros(1, "u1")] * len(names), 0)
+    segment = segments(PAGE)
+    with pytest.raises(TimeoutError):  # nobody reads, and the socket holds only a part of it
+        ends.caller.tell(block.plan, packer, deadline=time.monotonic() + 0.01)
+    for deadline in (0.0, time.monotonic() + 0.01):
+        with pytest.raises(TimeoutError):
+            ends.caller.offer(segment, deadline=deadline)
+    assert block.plan.id not in ends.caller.told
+    telling = threading.Thread(
+        target=ends.caller.tell, args=(block.plan, packer), kwargs={"deadline": float("inf")}
+    )
+    telling.start()
+    while telling.is_alive():
+        ends.worker.handle_control()
+    ends.worker.handle_control()
+    assert ends.worker.plan(block.plan.id).names == names
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        ends.caller.offer(segment, deadline=float("inf"))
+    ends.worker.handle_control()
+    assert list(ends.worker.segments) == [segment.id]
+    assert len(os.listdir("/proc/self/fd")) == before + 1, "its mapping holds one descriptor"
 
 
 @pytest.mark.parametrize("id", [0, 1, 7, 2**39, 2**64 - 1])

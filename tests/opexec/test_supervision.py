@@ -29,6 +29,7 @@ from opexec import (
     WorkerDied,
 )
 from opexec.connection import Connection
+from opexec.isolated import IsolatedModel
 from opexec.supervision import watcher
 from opexec.supervision.policies import Crashes
 from tests.loaded import in_thread, source
@@ -269,6 +270,42 @@ def test_a_callback_of_a_call_that_waited_for_the_model_may_call_it() -> None:
         model.submit({"x": np.zeros(3)}).add_done_callback(call_again)
         assert done.wait(PATIENCE)
     assert isinstance(answers[0], SpecError) and answers[1]["x"] == GO
+
+
+def test_a_call_that_a_stopped_worker_does_not_even_hear_ends_at_its_deadline() -> None:
+    names = [f"input {number}" for number in range(10_000)]
+    with load("echo", grace=None) as model:
+        pid = model.workers[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            # What tells of such inputs is longer than what the control socket holds.
+            for size in range(1, 4):
+                with pytest.raises(CallTimeout):
+                    model.infer(dict.fromkeys(names, np.zeros(size, "u1")), timeout=0.05)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        outputs = model.infer(dict.fromkeys(names, np.full(3, 7, "u1")))
+        assert len(outputs) == len(names) and all(value.tolist() == [7] * 3 for value in outputs.values())
+        assert model.workers[0].pid == pid
+
+
+def test_what_a_worker_answered_before_it_died_is_good_for_who_meets_its_death_when_sending() -> None:
+    with load("echo", restart=RestartPolicy(max_restarts=0)) as model:
+        assert isinstance(model, IsolatedModel)
+        (link,) = model.replicas.serving()
+        connection = link.connection
+        answered, _ = model._prepare(link, ("x",), [GO], 0, None)
+        connection.send(answered)
+        consumer = connection.channel.consumer
+        until(lambda: consumer.words[consumer.tail_at] > 0)
+        kill(link.process.pid)
+        unheard, _ = model._prepare(link, ("of other", "names"), [GO, GO], 0, None)
+        with pytest.raises(WorkerDied):
+            connection.send(unheard)
+        assert answered.failure is None
+        assert [view.tolist() for view in connection.arrays(answered)] == [[1.0]]
+        connection.calls.abandon(unheard)
 
 
 def test_a_stopped_worker_is_killed_after_its_grace() -> None:
