@@ -123,14 +123,14 @@ class Submission:
         collector = link.collector
         try:
             assert self._values is not None
-            call, kind = self._model._prepare(link, self._names, self._values, 0, left)
-            self._under_way.append((link, call, kind))
-            collector.expect(call, self._complete)
-            # Before it is sent: from then on another thread may complete it, and look whether it can be made again.
             values = self._values
-            if not self._retries and not self._kept:
-                self._values = None
+            call, kind = self._model._prepare(link, self._names, values, 0, left)
             try:
+                self._under_way.append((link, call, kind))
+                collector.expect(call, self._complete)
+                # Before it is sent: from then on another thread may complete it, and look whether it can be made again.
+                if not self._retries and not self._kept:
+                    self._values = None
                 self._model._send(link, call)
             except BaseException:
                 collector.forget(call)

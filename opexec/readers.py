@@ -52,20 +52,23 @@ class Collector:
     def wake(self) -> None:
         """See to the calls that have been sent since."""
         with self._lock:
-            if self._thread is None:
-                self._connection.add_heir(self._stir.set)
+            # In a callback, which may wait for the call, another thread takes over.
+            if self._thread is None or self._thread is threading.current_thread():
                 self._start()
-            elif self._thread is threading.current_thread():
-                self._start()  # this is a callback, which may wait for the call: another thread takes over
         self._stir.set()
 
     def _start(self) -> None:
         name = f"opexec-collector-{self._connection.process.name}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        before = self._thread
         try:
+            if before is None:
+                self._connection.add_heir(self._stir.set)
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
-        except RuntimeError:  # no more threads: the next Future tries again
-            self._thread = None
+        except BaseException:  # no more threads, or Ctrl-C: the next Future tries again
+            self._thread = before
+            if before is None:
+                self._connection.remove_heir(self._stir.set)
             raise
 
     def _end(self, call: Call) -> None:
@@ -80,10 +83,14 @@ class Collector:
         while True:
             self._stir.clear()
             self._expire()
-            while self._ended:
+            while self._thread is me and self._ended:
                 self._complete(self._ended.popleft())
-                if self._thread is not me:
-                    return
+            if self._thread is not me:
+                return
+            if connection.dead is not None and not connection.pending and not self._ended:
+                # Nothing comes any more: what is left belongs to threads that were interrupted, by Ctrl-C.
+                self._open.clear()
+                self._timed.clear()
             if not self._open:
                 if not self._stir.wait(_LINGER_S):
                     with self._lock:

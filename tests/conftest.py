@@ -1,10 +1,15 @@
 """What all tests share. Runs on Python 3.7 too, where tests/foreign runs the tests of ipc and workers."""
 
+import signal
+
 import hypothesis
 
 # The same examples in every run, and no deadline: how long an example takes says nothing about right or wrong.
 hypothesis.settings.register_profile("opexec", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("opexec")
+
+# A shell that starts something in the background has it ignore Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

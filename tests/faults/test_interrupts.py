@@ -153,6 +153,7 @@ def test_ctrl_c_at_every_point_of_a_call(way: str, kind: str) -> None:
                         result[name], array, f"interrupted at point {at}, call {number}"
                     )
             assert model.infer(good, timeout=60)["x"] == 7
+            assert model.submit(good).result(60)["x"] == 7
             assert model.workers[0].state == "ready"
         del result
         gc.collect()
@@ -161,6 +162,10 @@ def test_ctrl_c_at_every_point_of_a_call(way: str, kind: str) -> None:
         stats = model.stats()
         assert stats.blocks_held <= 3, "an interruption may lose a block, and not one each"
         assert stats.shared_memory <= before + (4 << 20)
+    for thread in threading.enumerate():
+        if thread.name.startswith("opexec-collector"):
+            thread.join(60)
+            assert not thread.is_alive(), "it waits for a call that was interrupted"
 
 
 def test_ctrl_c_at_every_point_of_a_failing_call() -> None:
