@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .array_kinds import ArrayKind
 from .arrays import snapshot
 from .calls import Again, Call
-from .supervision.admission import Admission
+from .supervision.admission import Seat
 from .supervision.link import Link
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Submission:
         self._kept = False
         #: What has become of it; the first to say so decides (`dict.setdefault` is atomic).
         self._fate: dict[int, object] = {}
-        self._seat: list[Admission] = []
+        self._seat: list[Seat] = []
         #: The call that is under way, for one who takes it away from here to end it.
         self._under_way: list[tuple[Link, Call, ArrayKind | None]] = []
 
@@ -67,8 +67,7 @@ class Submission:
         """Send the call, or have it sent once a worker is there. As ever, the inputs are the caller's again when this returns."""
         admission = self._model.admission
         if admission is not None:
-            admission.enter(self._deadline)
-            self._seat.append(admission)
+            self._seat.append(admission.enter(self._deadline))
         try:
             if self._retries:
                 self._keep()

@@ -250,13 +250,12 @@ class IsolatedModel(CallSteps):
         self._refuse_copies()
         names, values = split(inputs)
         deadline = self._due(timeout)
-        if self.admission is not None:
-            await self.admission.enter_async(deadline)
+        seat = None if self.admission is None else await self.admission.enter_async(deadline)
         try:
             return await asynchronous.infer(self, names, values, outputs, deadline)
         finally:
-            if self.admission is not None:
-                self.admission.leave()
+            if seat is not None:
+                seat.leave()
 
     @counted
     def _run_anyhow(
@@ -274,19 +273,20 @@ class IsolatedModel(CallSteps):
         if again is not None:
             deadline = again.deadline or deadline
             tries -= again.sent
-        if self.admission is not None:
-            self.admission.enter(deadline)
+        seat = None if self.admission is None else self.admission.enter(deadline)
         try:
             while True:
-                with self.replicas.claimed(deadline) as link:
-                    try:
-                        call, kind = self._prepare(link, names, values, positional, time_left(deadline))
-                        return link, call, kind, self._run(link, call, tries)
-                    except Again as one:
-                        tries -= one.sent
+                link = self.replicas.claim(deadline)
+                try:
+                    call, kind = self._prepare(link, names, values, positional, time_left(deadline))
+                    return link, call, kind, self._run(link, call, tries)
+                except Again as one:
+                    tries -= one.sent
+                finally:
+                    self.replicas.unclaim(link)
         finally:
-            if self.admission is not None:
-                self.admission.leave()
+            if seat is not None:
+                seat.leave()
 
     # Workers
 

@@ -1,6 +1,7 @@
 """Which call goes when: the calls that wait, the batches that are under way, and what becomes of each.
 
-There is no thread: whoever brings a call, or takes in an answer, sends what is due. Only where time must pass is a thread started for it.
+Whoever brings a call, or takes in an answer, sends what is due. Only where time must pass is a thread started for it; and for the main
+thread, which Ctrl-C may interrupt anywhere, another one does what other calls depend on.
 
 A batch is sent
 - when it is full, at once, also to workers that are busy: they find it when they are done;
@@ -19,9 +20,10 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet  # the built-in one from Python 3.11 on
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -35,6 +37,8 @@ from .seam import Seam, Tensors
 
 if TYPE_CHECKING:
     from ..isolated import IsolatedModel
+
+_Result = TypeVar("_Result")
 
 
 class Batcher:
@@ -69,34 +73,59 @@ class Batcher:
         self._calls = 0
         self._copied = 0
         self._lock = threading.RLock()  # a garbage collection inside may end a call's Future
+        self._helper: ThreadPoolExecutor | None = None
 
     # Coming and going
 
-    def join(self, tensors: Tensors, call: JoinedCall, alone: bool = True) -> bool:
-        """Have `call` answered in a batch; its inputs are the caller's again then.
+    def join(self, tensors: Tensors, call: JoinedCall, timed: bool = False) -> Alone | None:
+        """`join_here`, in whatever thread, the main one included."""
+        try:
+            alone = self._go_alone(tensors, call)
+            if alone is None:
+                self._safely(self._enter, tensors, call, timed)
+        except BaseException:
+            self.withdraw(call, cancelled=True)
+            raise
+        return alone
 
-        False: it is to be made alone, at once, by the caller, after which `leave` must be called. With ``alone=False`` only a call that is too
-        large is. Raises OutOfSharedMemory, ModelClosed.
+    def join_here(
+        self, tensors: Tensors, call: JoinedCall, timed: bool = False, join: bool = False
+    ) -> Alone | None:
+        """Have `call` answered in a batch; its inputs are the caller's again then. None; or, if it is to be made alone, at once, by the caller,
+        what counts it meanwhile. With `join` only a call that is too large is. In a thread that nothing interrupts.
+
+        `timed`: no thread waits for it, and it is to fail at its deadline. Raises OutOfSharedMemory, ModelClosed.
         """
+        alone = self._go_alone(tensors, call, join)
+        if alone is None:
+            self._enter(tensors, call, timed)
+        return alone
+
+    def _go_alone(self, tensors: Tensors, call: JoinedCall, join: bool = False) -> Alone | None:
+        with self._lock:
+            if self._closed:
+                raise self._is_closed()
+            if call.ended:  # cancelled already
+                return None
+            wait = join or self._open or not self._idle or self._more_expected(self._under_way + 1)
+            if wait and tensors.rows <= self._policy.max_size:
+                return None
+            call.ended = True
+            self._crowd = self._under_way + 1
+            self._count(tensors.rows, 1)
+            return Alone(self)
+
+    def _enter(self, tensors: Tensors, call: JoinedCall, timed: bool) -> None:
         batch = None
         try:
             with self._lock:
                 if self._closed:
                     raise self._is_closed()
-                if call.ended:  # cancelled already
-                    return True
+                if call.ended:
+                    return
+                batch = self._seat(call, tensors)
                 self._under_way += 1
                 self._crowd = max(self._crowd, self._under_way)
-                at_once = alone and not self._open and self._idle and not self._more_expected()
-                if at_once or tensors.rows > self._policy.max_size:
-                    self._begin(tensors.rows, 1)
-                    call.ended = True
-                    return False
-                try:
-                    batch = self._seat(call, tensors)
-                except BaseException:
-                    self._under_way -= 1
-                    raise
             copied = batch.room.fill(tensors, call.start)
             if len(batch.room.arrays) < len(tensors.names):
                 call.texts = {
@@ -106,8 +135,11 @@ class Batcher:
                 }
             with self._lock:
                 self._copied += copied
+                if timed and call.deadline is not None and not call.ended:
+                    self._timed.add(call)
+                    self._deadline_alarm.ring_at(call.deadline)
         except BaseException:
-            self.withdraw(call, cancelled=True)
+            self._withdraw(call, cancelled=True)
             raise
         finally:
             if batch is not None:
@@ -115,18 +147,47 @@ class Batcher:
                     batch.copying -= 1
                     due = self._take_due()
                 self._send_all(due)
-        return True
 
-    def leave(self) -> None:
-        """A call that went alone has ended."""
+    def count(self, alone: Alone) -> None:
+        """A call that goes alone begins."""
         with self._lock:
+            self._sent += 1
+            self._under_way += 1
+            alone.counted = True
+
+    def uncount(self, alone: Alone) -> bool:
+        """It has ended; False if that was told before."""
+        now = time.monotonic()
+        with self._lock:
+            if not alone.counted:
+                return False
+            alone.counted = False
+            self._sent -= 1
             self._under_way -= 1
-            self._end()
+            self._answered = now
+            return True
+
+    def send_due(self) -> None:
+        """Send the batches that are due."""
+        if self._open or self._sealed:
+            self._safely(self._send_due)
+
+    def send_due_soon(self) -> None:
+        """Have another thread do so."""
+        with self._lock:
+            if self._open or self._sealed:
+                self._delay_alarm.ring_at(time.monotonic())
+
+    def _send_due(self) -> None:
+        with self._lock:
             due = self._take_due()
         self._send_all(due)
 
     def withdraw(self, call: JoinedCall, cancelled: bool) -> bool:
         """Nobody waits for `call` any more: take it out of its batch. False if it has its outcome."""
+        return self._safely(self._withdraw, call, cancelled)
+
+    def _withdraw(self, call: JoinedCall, cancelled: bool) -> bool:
         joint = None
         with self._lock:
             if call.ended:
@@ -167,24 +228,16 @@ class Batcher:
             raise error
         return call.result()
 
-    def end_in_time(self, call: JoinedCall) -> None:
-        """Have `call`, for which no thread waits, fail at its deadline."""
-        if call.deadline is None:
-            return
-        with self._lock:
-            if not call.ended:
-                self._timed.add(call)
-                self._deadline_alarm.ring_at(call.deadline)
-
     def hurry(self) -> None:
         """Wait for no more calls: none will come."""
-        with self._lock:
-            self._hurried = True
-            due = self._take_due()
-        self._send_all(due)
+        self._hurried = True
+        self.send_due()
 
     def close(self) -> None:
         """Take no more calls; those that wait fail with ModelClosed."""
+        self._safely(self._close)
+
+    def _close(self) -> None:
         with self._lock:
             self._closed = True
             waiting = [call for batch in self._open.values() for call in batch.calls]
@@ -210,9 +263,9 @@ class Batcher:
     def _idle(self) -> bool:
         return self._sent < self._workers
 
-    def _more_expected(self) -> bool:
+    def _more_expected(self, under_way: int) -> bool:
         lately = time.monotonic() < self._answered + self._policy.max_delay
-        return lately and self._under_way < self._crowd and not self._hurried
+        return lately and under_way < self._crowd and not self._hurried
 
     def _seat(self, call: JoinedCall, tensors: Tensors) -> Batch:
         """Give the call its place in a batch, where it is being copied to from now on."""
@@ -237,25 +290,14 @@ class Batcher:
         self._sent += 1
         self._crowd = self._under_way
 
-    def _begin(self, rows: int, calls: int) -> None:
-        """A call goes alone."""
-        self._sent += 1
-        self._crowd = self._under_way
-        self._count(rows, calls)
-
     def _count(self, rows: int, calls: int) -> None:
         self._sizes[rows] += 1
         self._calls += calls
 
-    def _end(self) -> None:
-        """One that was sent has ended."""
-        self._sent -= 1
-        self._answered = time.monotonic()
-
     def _take_due(self) -> list[Batch]:
         """The batches that are to be sent now. Has a look taken later, where time must pass first."""
         while self._open and self._idle:
-            if self._more_expected():
+            if self._more_expected(self._under_way):
                 self._delay_alarm.ring_at(self._answered + self._policy.max_delay)
                 break
             self._seal(next(iter(self._open.values())))
@@ -361,14 +403,6 @@ class Batcher:
             joint.start_with(batch.values(calls, self.seam.inputs))
         except Exception as error:
             answered(joint, error, {})
-        except BaseException:  # whoever sends it was interrupted, and the calls are not all that thread's
-            threading.Thread(
-                target=self._submit,
-                args=(batch, calls, answered),
-                name=f"opexec-batching-{self.model.name}",
-                daemon=True,
-            ).start()
-            raise
 
     def _finish(self, batch: Batch, calls: list[JoinedCall], reusable: bool) -> list[JoinedCall]:
         """A batch has ended: the next one may go. Returns those of its calls that are now to be given their outcome."""
@@ -377,7 +411,8 @@ class Batcher:
             if reusable and not self._closed:
                 self._rooms.give(batch.room)
             ended = self._claim(calls)
-            self._end()
+            self._sent -= 1
+            self._answered = time.monotonic()
             due = self._take_due()
         self._send_all(due)
         return ended
@@ -392,6 +427,19 @@ class Batcher:
         self._under_way -= len(ended)
         return ended
 
+    def _safely(self, do: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Do it where Ctrl-C cannot come in between, and wait for that."""
+        if threading.current_thread() is not threading.main_thread():
+            return do(*arguments)
+        with self._lock:
+            if self._helper is None:
+                self._helper = ThreadPoolExecutor(1, f"opexec-batching-{self.model.name}")
+        try:
+            done = self._helper.submit(do, *arguments)
+        except RuntimeError:  # the interpreter is exiting
+            return do(*arguments)
+        return done.result()
+
     def _too_slow(self, call: JoinedCall) -> CallTimeout:
         return CallTimeout(
             f"model {self.model.name!r} did not answer in time: the call was "
@@ -400,6 +448,25 @@ class Batcher:
 
     def _is_closed(self) -> ModelClosed:
         return ModelClosed(f"model {self.model.name!r} is closed; load it again to call it")
+
+
+class Alone:
+    """Counts a call that its caller makes alone: until `leave`, or until nobody has this any more, where Ctrl-C came before."""
+
+    counted = False
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+        batcher.count(self)
+
+    def leave(self) -> None:
+        """The call has ended."""
+        if self._batcher.uncount(self):
+            self._batcher.send_due()
+
+    def __del__(self) -> None:
+        if self.counted and self._batcher.uncount(self):
+            self._batcher.send_due_soon()
 
 
 class _Alarm:

@@ -73,19 +73,19 @@ class BatchedModel(Model):
         deadline = self._due(timeout)
         batcher = self._batcher(deadline)
         tensors, kind = self._take(batcher, *split(inputs))
-        if self._admission is not None:
-            self._admission.enter(deadline)
+        seat = None if self._admission is None else self._admission.enter(deadline)
         try:
             call = JoinedCall(batcher, _results(kind, outputs), deadline)
-            if batcher.join(tensors, call):
+            alone = batcher.join(tensors, call)
+            if alone is None:
                 return batcher.wait(call)  # type: ignore[no-any-return]
             try:
                 return self._model.infer(inputs, outputs=outputs, timeout=time_left(deadline))
             finally:
-                batcher.leave()
+                alone.leave()
         finally:
-            if self._admission is not None:
-                self._admission.leave()
+            if seat is not None:
+                seat.leave()
 
     @counted
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -93,19 +93,19 @@ class BatchedModel(Model):
         batcher = self._batcher(deadline)
         names, values, _ = self._named(args, kwargs)
         tensors, kind = self._take(batcher, names, values)
-        if self._admission is not None:
-            self._admission.enter(deadline)
+        seat = None if self._admission is None else self._admission.enter(deadline)
         try:
             call = JoinedCall(batcher, lambda part: part.structured(kind), deadline)
-            if batcher.join(tensors, call):
+            alone = batcher.join(tensors, call)
+            if alone is None:
                 return batcher.wait(call)
             try:
                 return self._model(**dict(zip(names, values, strict=True)))
             finally:
-                batcher.leave()
+                alone.leave()
         finally:
-            if self._admission is not None:
-                self._admission.leave()
+            if seat is not None:
+                seat.leave()
 
     @counted
     def submit(
@@ -114,30 +114,27 @@ class BatchedModel(Model):
         deadline = self._due(timeout)
         batcher = self._batcher(deadline)
         tensors, kind = self._take(batcher, *split(inputs))
-        if self._admission is not None:
-            self._admission.enter(deadline)
+        seat = None if self._admission is None else self._admission.enter(deadline)
         future: Future[dict[str, Any]]
         try:
             call = future = JoinedCall(batcher, _results(kind, outputs), deadline)
-            joined = batcher.join(tensors, call)
-            if joined:
-                batcher.end_in_time(call)
-            else:
+            alone = batcher.join(tensors, call, timed=True)
+            if alone is not None:
                 try:
                     future = self._model.submit(inputs, outputs=outputs, timeout=time_left(deadline))
                 except BaseException:
-                    batcher.leave()
+                    alone.leave()
                     raise
         except BaseException:
-            if self._admission is not None:
-                self._admission.leave()
+            if seat is not None:
+                seat.leave()
             raise
 
         def ended(future: Future[dict[str, Any]]) -> None:
-            if not joined:
-                batcher.leave()
-            if self._admission is not None:
-                self._admission.leave()
+            if alone is not None:
+                alone.leave()
+            if seat is not None:
+                seat.leave()
             error = None if future.cancelled() else future.exception()
             if error is not None:
                 self.failures.add(error)
@@ -156,28 +153,26 @@ class BatchedModel(Model):
             batcher = await loop.run_in_executor(None, self._batcher, deadline)
         self._model._refuse_copies()  # before any lock
         tensors, kind = self._take(batcher, *split(inputs))
-        if self._admission is not None:
-            await self._admission.enter_async(deadline)
+        seat = None if self._admission is None else await self._admission.enter_async(deadline)
         try:
             call = JoinedCall(batcher, _results(kind, outputs), deadline)
             if sum(array.nbytes for array in tensors.arrays) < _ASIDE or tensors.rows > self._policy.max_size:
-                joined = batcher.join(tensors, call)
+                alone = batcher.join_here(tensors, call, timed=True)
             else:
                 try:
-                    joined = await loop.run_in_executor(None, batcher.join, tensors, call, False)
+                    alone = await loop.run_in_executor(None, batcher.join_here, tensors, call, True, True)
                 except asyncio.CancelledError:
                     call.cancel()
                     raise
-            if joined:
-                batcher.end_in_time(call)
+            if alone is None:
                 return await asyncio.wrap_future(call)  # type: ignore[no-any-return]
             try:
                 return await self._model.infer_async(inputs, outputs=outputs, timeout=time_left(deadline))
             finally:
-                batcher.leave()
+                alone.leave()
         finally:
-            if self._admission is not None:
-                self._admission.leave()
+            if seat is not None:
+                seat.leave()
 
     def _due(self, timeout: float | None) -> float | None:
         if timeout is None:

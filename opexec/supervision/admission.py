@@ -22,28 +22,30 @@ class Admission:
         self._limit = limit
         self._waits = waits
         self._taken = 0
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Seat] = deque()
         self._closed: Callable[[], OpexecError] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a garbage collection inside may end a seat
 
-    def enter(self, deadline: float | None) -> None:
-        """Take a seat, which `leave` gives back. Raises Overloaded, or CallTimeout at `deadline` (by `time.monotonic`)."""
-        event = threading.Event()
-        waiting = self._ask(event.set)
-        if waiting is None:
-            return
+    def enter(self, deadline: float | None) -> Seat:
+        """Wait for a seat. Raises Overloaded, or CallTimeout at `deadline` (by `time.monotonic`)."""
+        parked = threading.Lock()
+        parked.acquire()
+        seat = Seat(self, parked.release)
+        if self._ask(seat):
+            return seat
         try:
-            while not waiting.ended:
+            while not seat.answered:
                 left = _LOOK_AGAIN_S if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     raise self._too_slow()
-                event.wait(min(left, _LOOK_AGAIN_S))
-            waiting.check()
+                parked.acquire(timeout=min(left, _LOOK_AGAIN_S))
+            seat.check()
         except BaseException:
-            self._withdraw(waiting)
+            self._withdraw(seat)
             raise
+        return seat
 
-    async def enter_async(self, deadline: float | None) -> None:
+    async def enter_async(self, deadline: float | None) -> Seat:
         """`enter` for an event loop, which goes on meanwhile."""
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
@@ -52,63 +54,66 @@ class Admission:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and its coroutines with it
                 loop.call_soon_threadsafe(event.set)
 
-        waiting = self._ask(wake)
-        if waiting is None:
-            return
+        seat = Seat(self, wake)
+        if self._ask(seat):
+            return seat
         try:
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
             try:
                 await asyncio.wait_for(event.wait(), left)
             except asyncio.TimeoutError:
                 raise self._too_slow() from None
-            waiting.check()
+            seat.check()
         except BaseException:
-            self._withdraw(waiting)
+            self._withdraw(seat)
             raise
-
-    def leave(self) -> None:
-        """Give a seat back, to who waits longest."""
-        with self._lock:
-            if not self._waiting:
-                self._taken -= 1
-                return
-            waiting = self._waiting.popleft()
-            waiting.ended = waiting.seated = True
-        waiting.wake()
+        return seat
 
     def close(self, error: Callable[[], OpexecError]) -> None:
         """Nobody is admitted any more: who waits, and who comes, is given `error`."""
         with self._lock:
             self._closed = error
             dismissed, self._waiting = self._waiting, deque()
-        for waiting in dismissed:
-            waiting.error = error()
-            waiting.ended = True
-            waiting.wake()
+        for seat in dismissed:
+            seat.error = error()
+            seat.answered = True
+            seat.wake()
 
-    def _ask(self, wake: Callable[[], None]) -> _Waiting | None:
+    def leave(self, seat: Seat) -> None:
+        """Give a seat to who waits longest. For `Seat.leave`."""
+        with self._lock:
+            if not seat.taken:
+                return
+            seat.taken = False
+            if not self._waiting:
+                self._taken -= 1
+                return
+            heir = self._waiting.popleft()
+            heir.answered = heir.taken = True
+        heir.wake()
+
+    def _ask(self, seat: Seat) -> bool:
+        """Whether there is one at once."""
         with self._lock:
             if self._closed is not None:
                 raise self._closed()
             if self._taken < self._limit:
                 self._taken += 1
-                return None
+                seat.taken = True
+                return True
             if not self._waits:
                 raise Overloaded(
                     f"model {self._name!r} has {self._taken} calls under way or waiting, as many as max_pending={self._limit} allows; "
                     "call again later, or load it with a larger max_pending, more replicas, or when_full='wait'"
                 )
-            waiting = _Waiting(wake)
-            self._waiting.append(waiting)
-            return waiting
+            self._waiting.append(seat)
+            return False
 
-    def _withdraw(self, waiting: _Waiting) -> None:
+    def _withdraw(self, seat: Seat) -> None:
         with self._lock:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-                return
-        if waiting.seated:  # in this very moment
-            self.leave()
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(seat)
+        seat.leave()  # it may have been given in this very moment
 
     def _too_slow(self) -> CallTimeout:
         return CallTimeout(
@@ -116,12 +121,26 @@ class Admission:
         )
 
 
-class _Waiting:
-    def __init__(self, wake: Callable[[], None]) -> None:
+class Seat:
+    """A call's seat, or its place among those that wait for one.
+
+    It is given back by `leave`, and when nobody has it any more: Ctrl-C may interrupt a thread just before it could.
+    """
+
+    def __init__(self, admission: Admission, wake: Callable[[], None]) -> None:
         self.wake = wake
-        self.ended = False
-        self.seated = False
+        self.taken = False
+        #: It waits no more: it is `taken`, or there is an `error`.
+        self.answered = False
         self.error: OpexecError | None = None
+        self._admission = admission
+
+    def leave(self) -> None:
+        """Give it back. Idempotent."""
+        if self.taken:
+            self._admission.leave(self)
+
+    __del__ = leave
 
     def check(self) -> None:
         if self.error is not None:

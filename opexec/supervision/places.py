@@ -63,7 +63,7 @@ class Places:
         self._adopt = adopt
         self._lost = lost
         self._overdue = overdue
-        self._turn = 0
+        self._last: Replica | None = None
         #: What former workers count for: calls, bytes copied in, bytes copied out.
         self._before = (0, 0, 0)
 
@@ -155,14 +155,18 @@ class Places:
             if place.link is not None and not place.link.left and place.link.connection.dead is not None
         ]
 
+    def at_hand(self) -> Link | None:
+        """The worker that was called last, if it has nothing to do: it is still awake. Under the lock."""
+        link = None if self._last is None else self._last.link
+        return None if link is None or link.load or not link.serving else link
+
     def choose(self) -> Link | None:
-        """The worker with the least to do, in turn where several have as little; None if none can be called. Under the lock."""
-        places, self._turn = self._places, self._turn + 1
+        """The worker with the least to do; None if none can be called. Under the lock."""
         found = None
-        for step in range(len(places)):
-            link = places[(self._turn + step) % len(places)].link
+        for place in self._places:
+            link = place.link
             if link is not None and link.serving and (found is None or link.load < found.load):
-                found = link
+                self._last, found = place, link
         return found
 
     # What there is

@@ -113,13 +113,14 @@ class Replicas:
     @contextlib.contextmanager
     def claimed(self, deadline: float | None) -> Iterator[Link]:
         """The worker for one call, which is under way as long as the context. Waits for one; raises why there is none, or CallTimeout."""
-        link = self._claim(deadline)
+        link = self.claim(deadline)
         try:
             yield link
         finally:
             self.unclaim(link)
 
-    def _claim(self, deadline: float | None) -> Link:
+    def claim(self, deadline: float | None) -> Link:
+        """The same, until `unclaim`: for where a context costs too much."""
         while True:
             link = self.try_claim()
             if link is not None:
@@ -132,9 +133,11 @@ class Replicas:
         with places.lock:
             if places.closed:
                 raise places.is_closed()
-            for link in places.dead():
-                self._restarts.lost(link)
-            found = places.choose()
+            found = places.at_hand()
+            if found is None:
+                for link in places.dead():
+                    self._restarts.lost(link)
+                found = places.choose()
             if found is not None:
                 found.claimed += 1
                 return found

@@ -19,9 +19,12 @@ import numpy as np
 import pytest
 
 import opexec
-from opexec import Model
+from opexec import BatchPolicy, Model, TensorSpec
 from tests.loaded import source
 from tests.models import Gate
+
+#: An interruption may fall where an object ends: Python prints that, and goes on.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 PACKAGE = os.path.dirname(os.path.abspath(opexec.__file__)) + os.sep
 REPOSITORY = str(Path(__file__).parents[2])
@@ -166,6 +169,73 @@ def test_ctrl_c_at_every_point_of_a_call(way: str, kind: str) -> None:
         if thread.name.startswith("opexec-collector"):
             thread.join(60)
             assert not thread.is_alive(), "it waits for a call that was interrupted"
+
+
+@pytest.mark.parametrize("way", ["infer", "submit"])
+def test_ctrl_c_at_every_point_of_a_call_that_takes_a_seat(way: str) -> None:
+    good = {"x": np.array([7.0])}
+    with opexec.load(source("echo"), max_pending=2, when_full="wait") as model:
+
+        def call() -> Any:
+            return model.infer(good) if way == "infer" else model.submit(good).result(60)
+
+        for at in interruptions(call):
+            for _ in range(2):
+                assert model.infer(good, timeout=60)["x"] == 7, f"interrupted at point {at}"
+        two = [model.submit(good, timeout=60) for _ in range(2)]
+        assert all(future.result(60)["x"] == 7 for future in two)
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
+@pytest.mark.parametrize("way", ["infer", "submit"])
+def test_ctrl_c_at_every_point_of_a_batched_call(gate: Gate, way: str, busy: bool) -> None:
+    """Whatever others depend on is done all the same: their calls in the batch, and later ones."""
+    specs = {
+        "inputs": [TensorSpec("x", "float64", ("rows",))],
+        "outputs": [TensorSpec("y", "float64", ("rows",)), TensorSpec("n", "int64", ("rows",))],
+    }
+    stop, failures = threading.Event(), []
+    with opexec.load(
+        source("batched"),
+        batch=BatchPolicy(max_size=2, max_delay=0.0),
+        max_pending=8,
+        when_full="wait",
+        **specs,
+    ) as model:
+
+        def call_all_the_time(value: float) -> None:
+            while not stop.is_set():
+                try:
+                    result = model.infer({"x": np.array([value])}, timeout=60)
+                    assert result["y"].tolist() == expected(value)
+                except BaseException as error:
+                    failures.append(error)
+                    return
+
+        def expected(value: float) -> list[float]:
+            return [answers[value]]
+
+        answers = {value: float(model.infer({"x": np.array([value])})["y"][0]) for value in (1.0, 2.0, 3.0)}
+        others = [threading.Thread(target=call_all_the_time, args=(value,)) for value in (2.0, 3.0) if busy]
+        for thread in others:
+            thread.start()
+        good = {"x": np.array([1.0])}
+
+        def call() -> Any:
+            return model.infer(good) if way == "infer" else model.submit(good, timeout=60).result(60)
+
+        try:
+            for at in interruptions(call):
+                result = model.infer(good, timeout=60)
+                assert result["y"].tolist() == expected(1.0), f"interrupted at point {at}"
+                assert not failures, f"interrupted at point {at}"
+        finally:
+            stop.set()
+            for thread in others:
+                thread.join()
+        assert not failures
+        assert model.stats().in_flight == 0
+        model.close(drain=True)
 
 
 def test_ctrl_c_at_every_point_of_a_failing_call() -> None:

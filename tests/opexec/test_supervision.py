@@ -299,8 +299,10 @@ def test_what_a_worker_answered_before_it_died_is_good_for_who_meets_its_death_w
         connection.send(answered)
         consumer = connection.channel.consumer
         until(lambda: consumer.words[consumer.tail_at] > 0)
-        kill(link.process.pid)
         unheard, _ = model._prepare(link, ("of other", "names"), [GO, GO], 0, None)
+        assert link.watch is not None
+        link.watch.cancel()  # nobody else is to see the death
+        kill(link.process.pid)
         with pytest.raises(WorkerDied):
             connection.send(unheard)
         assert answered.failure is None
