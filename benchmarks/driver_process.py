@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing.connection
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -139,7 +140,7 @@ class DriverProcess:
             if self._connection.poll(ANSWER_WITHIN_S):
                 answer: dict[str, Any] = json.loads(self._connection.recv_bytes())
                 if "unavailable" in answer:
-                    raise Unavailable(answer["unavailable"])
+                    raise Unavailable(without_folders(answer["unavailable"]))
                 if "error" not in answer:
                     return answer
                 failure = answer["error"]
@@ -147,7 +148,7 @@ class DriverProcess:
             failure = f"its process died at {ask!r}"
         log = self._log_tail()
         self._kill()
-        raise ContenderFailed(f"{self.contender}: {failure}\n{log}".rstrip())
+        raise ContenderFailed(without_folders(f"{self.contender}: {failure}\n{log}".rstrip()))
 
     def _kill(self) -> None:
         if self._process is None or self._connection is None:
@@ -173,6 +174,11 @@ class DriverProcess:
         lines = self._log.read().decode(errors="replace").splitlines()
         self._log.seek(0, os.SEEK_END)
         return "\n".join(lines[-_LOG_LINES:])
+
+
+def without_folders(told: str) -> str:
+    """The text with files named, and not where they lie on this machine: what a run found is stored, and read elsewhere."""
+    return re.sub(r"(?<![\w./])/(?:[^\s/\"':]+/)+", "", told)
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

@@ -1,6 +1,7 @@
 """torch.multiprocessing: tensors that lie in shared memory once and for all, sent to and fro through its queues.
 
-So its documentation advises: what is in shared memory already is not copied by a queue, and is best sent back and used again.
+So its documentation advises: what is in shared memory already is not copied by a queue, and is best sent back and used again. Tensors
+are named by files: with descriptors, the default, a large one now and then does not arrive (EOFError in its resource sharer).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from benchmarks.workloads import DTYPE, Array, Inputs, Workload
 
 class TorchQueue(Contender):
     def setup(self, workload: Workload) -> Call:
+        torch.multiprocessing.set_sharing_strategy("file_system")
         context = torch.multiprocessing.get_context("fork")
         requests, replies = self._queues = context.SimpleQueue(), context.SimpleQueue()
         request = torch.empty(workload.nbytes // DTYPE.itemsize).share_memory_()
