@@ -51,7 +51,8 @@ class Environment:
     Args:
         python: a version (``"3.7"``, ``"3.7.16"``), a range (``">=3.8,<3.12"``), or the path of an interpreter, venv or conda folder
             (a new venv is made from it, it is never written to). None: the interpreter of the caller if the requirements can be
-            had there, else the newest one found for which they can. A range: the newest one found for which they can.
+            had there, else the newest one found for which they can, else the newest that uv can download for which they can. A
+            range: likewise, from the newest one found that is in it.
         requirements: PEP 508 requirements. A package in a local folder or wheel is ``"name @ file:///absolute/path"``.
             Order, case and white space do not matter.
         constraints: bounds on packages that something else asks for, in the same form.

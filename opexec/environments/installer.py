@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote, urlsplit
 
 from .. import caches
@@ -150,8 +151,9 @@ def run(
     *,
     on_line: Callable[[str], None] = lambda line: None,
     keep_open: Sequence[int] = (),
+    stdout: IO[str] | int = subprocess.DEVNULL,
 ) -> None:
-    """Run uv and hand on each line it says.
+    """Run uv and hand on each line it says. What it prints when it is asked something goes to `stdout`.
 
     `keep_open`: descriptors that it inherits, so that a lock held by this process is held as long as uv runs.
 
@@ -166,7 +168,7 @@ def run(
             [_binary(), *arguments],
             env=environ,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
@@ -248,17 +250,23 @@ class Uv:
         # uv looks for a project's configuration here and in all folders above. The first file it meets ends the search.
         (self.work / "uv.toml").write_text("# No project's settings apply here.\n", encoding="utf-8")
 
-    def __call__(self, *arguments: str | Path, on_line: Callable[[str], None] = lambda line: None) -> None:
+    def __call__(
+        self,
+        *arguments: str | Path,
+        on_line: Callable[[str], None] = lambda line: None,
+        stdout: IO[str] | int = subprocess.DEVNULL,
+    ) -> None:
         """Run ``uv ARGUMENTS``. Raises UvFailed, BuildError."""
         command = ["--project", str(self.work), *map(str, arguments)]
         variables = self.settings.variables
         try:
-            run(command, variables, on_line=on_line, keep_open=self.locks)
+            run(command, variables, on_line=on_line, keep_open=self.locks, stdout=stdout)
         except UvFailed as failure:
             if not failure.lacks_network or os.environ.get("UV_OFFLINE"):
                 raise
             self.report("an index cannot be reached; looking whether uv's cache has all that is needed")
             try:
-                run(["--offline", *command], variables, on_line=on_line, keep_open=self.locks)
+                offline = ["--offline", *command]
+                run(offline, variables, on_line=on_line, keep_open=self.locks, stdout=stdout)
             except UvFailed:
                 raise failure from None

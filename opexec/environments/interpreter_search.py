@@ -6,7 +6,7 @@ The newest version that fits wins; of equal versions the one that comes first in
 2. conda installations and environments (they come and go with the projects they were made for)
 3. scripts on PATH, such as the shims of pyenv, asdf and mise: they are slow, and what they run depends on the
    working directory, so they are asked only if nothing else fits, and those that fail are passed over
-4. a download by uv
+4. a download by uv: of the newest that fits or, where packages cannot be had with any that is installed, of one they can
 
 Only CPython with a global interpreter lock is searched for; any other is taken by its path.
 """
@@ -16,16 +16,18 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from .. import caches
 from ..errors import BuildError
 from . import installer
-from .interpreters import OLDEST, Interpreter, is_script, probe, target_of
+from .build_progress import UvLog
+from .interpreters import OLDEST, Interpreter, is_script, numbers_of, probe, target_of
 
 _NAME = re.compile(r"python(3(\.\d+)?)?")
 _VERSION = re.compile(r"\d+(\.\d+){0,1}|\d+\.\d+\.\d+((a|b|rc)\d+)?")
+_LAST_37 = "3.7.17"  # uv has no build of it for download, but whoever needs it can get it elsewhere
 _TOO_OLD = "expected a Python >= {}.{}, the oldest that a worker runs in".format(*OLDEST)
 
 
@@ -77,11 +79,11 @@ def find(python: str, report: Callable[[str], None] = lambda step: None) -> Inte
     fits = _predicate(python)
     search = _Search()
     for tier in (search.installed, search.conda, search.scripts):
-        if fitting := [found for found in tier() if fits(found)]:
+        if fitting := [found for found in tier() if fits(found.version)]:
             # max() keeps the first of equals, so the order of the places decides between them.
             return max(fitting, key=lambda found: found.version_info)
     words = _download(python, report)
-    if fitting := [found for found in search.uv() if fits(found)]:
+    if fitting := [found for found in search.uv() if fits(found.version)]:
         return max(fitting, key=lambda found: found.version_info)
     raise BuildError(search.explain(python, words))
 
@@ -111,9 +113,48 @@ def alternatives(python: str | None, to: Interpreter) -> list[Interpreter]:
         known = set(best)
         for found in tier():
             minor = found.version_info[:2]
-            if fits(found) and minor not in known and minor != to.version_info[:2]:
+            if fits(found.version) and minor not in known and minor != to.version_info[:2]:
                 best[minor] = max(best.get(minor, found), found, key=lambda each: each.version_info)
     return [best[minor] for minor in sorted(best, reverse=True)]
+
+
+def absent(python: str | None, present: Iterable[Interpreter], offered: Iterable[str]) -> list[str]:
+    """Versions that would meet a request and are not installed: of each minor version that none of `present` has, the last
+    one; the newest first.
+
+    `offered`: the versions that uv can download.
+    """
+    fits = _predicate(python or "3")
+    taken = {each.version_info[:2] for each in present}
+    best: dict[tuple[int, int], str] = {}
+    for version in offered:
+        minor = numbers_of(version)[:2]
+        if fits(version) and minor >= OLDEST and minor not in taken:
+            best[minor] = max(best.get(minor, version), version, key=numbers_of)
+    if fits(_LAST_37) and (3, 7) not in taken:
+        best.setdefault((3, 7), _LAST_37)
+    return [best[minor] for minor in sorted(best, reverse=True)]
+
+
+def download(version: str, report: Callable[[str], None]) -> Interpreter:
+    """Have uv download the interpreter of one exact version.
+
+    Raises:
+        UvFailed: it could not.
+    """
+    words = _download(version, report)
+    for found in _Search().uv():
+        if found.version == version:
+            return found
+    raise installer.UvFailed(words or f"there is none in uv's store after `uv python install {version}`")
+
+
+def places() -> str:
+    """Where interpreters are looked for, as messages name it."""
+    search = _Search()
+    for _ in (*search.installed(), *search.conda()):
+        pass  # it names each place as it comes to it
+    return search.looked_in
 
 
 def calling() -> Interpreter:
@@ -145,16 +186,16 @@ def _supported(interpreter: Interpreter) -> Interpreter:
     return interpreter
 
 
-def _predicate(python: str) -> Callable[[Interpreter], bool]:
+def _predicate(python: str) -> Callable[[str], bool]:
+    """Whether a version such as ``"3.7.16"`` fits a request."""
     if _VERSION.fullmatch(python):
-        return lambda found: (
-            found.version == python
-            or (found.version.startswith(f"{python}.") and found.version.replace(".", "").isdigit())
+        return lambda version: (
+            version == python or (version.startswith(f"{python}.") and version.replace(".", "").isdigit())
         )
     from packaging.specifiers import SpecifierSet
 
     specifiers = SpecifierSet(python)
-    return lambda found: specifiers.contains(found.version, prereleases=bool(specifiers.prereleases))
+    return lambda version: specifiers.contains(version, prereleases=bool(specifiers.prereleases))
 
 
 def _download(python: str, report: Callable[[str], None]) -> str:
@@ -162,9 +203,8 @@ def _download(python: str, report: Callable[[str], None]) -> str:
     report(f"no interpreter here fits python={python!r}; asking uv to download one")
     try:
         # Into uv's store alone: nothing appears on the user's PATH.
-        installer.run(
-            ["python", "install", python], {**installer.settings().variables, "UV_PYTHON_INSTALL_BIN": "0"}
-        )
+        variables = {**installer.settings().variables, "UV_PYTHON_INSTALL_BIN": "0"}
+        installer.run(["python", "install", python], variables, on_line=UvLog(report))
     except installer.UvFailed as failure:
         return str(failure)
     return ""
@@ -255,6 +295,10 @@ class _Search:
                 if interpreter.version_info >= OLDEST:
                     yield interpreter
 
+    @property
+    def looked_in(self) -> str:
+        return "; ".join(self._looked)
+
     def explain(self, python: str, uv_words: str) -> str:
         lines = [
             f"expected an interpreter that fits python={python!r}, and there is none on this machine.",
@@ -266,7 +310,7 @@ class _Search:
         if self._passed_over:
             lines.append("passed over:")
             lines += [f"  {path}: {_short(words)}" for path, words in self._passed_over.items()]
-        lines.append(f"looked in: {'; '.join(self._looked)}")
+        lines.append(f"looked in: {self.looked_in}")
         if uv_words:
             lines.append("uv could not download one:")
             lines += [f"  {line}" for line in uv_words.splitlines()]

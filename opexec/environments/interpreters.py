@@ -109,12 +109,17 @@ class Interpreter:
     @property
     def version_info(self) -> tuple[int, int, int]:
         """Major, minor, micro."""
-        major, minor, micro = (int(re.match(r"\d+", part).group()) for part in self.version.split("."))  # type: ignore[union-attr]
-        return major, minor, micro
+        return numbers_of(self.version)
 
     def __str__(self) -> str:
         name = {"cpython": "Python", "pypy": "PyPy"}.get(self.implementation, self.implementation)
         return f"{name} {self.version}{' free-threaded' if self.free_threaded else ''} ({self.path})"
+
+
+def numbers_of(version: str) -> tuple[int, int, int]:
+    """Major, minor, micro of a version such as ``"3.7.16"`` or ``"3.14.0rc1"``."""
+    major, minor, micro = (int(re.match(r"\d+", part).group()) for part in version.split("."))  # type: ignore[union-attr]
+    return major, minor, micro
 
 
 def interpreter_of(path: str | os.PathLike[str]) -> Path:

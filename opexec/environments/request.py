@@ -25,7 +25,7 @@ from . import installer, interpreter_search, version_choice
 from .installer import Uv, UvFailed
 from .interpreters import Interpreter
 from .requirement import content_of, local_path, pinned_in
-from .version_choice import Chosen, Wanted
+from .version_choice import Chosen, NoVersions, Wanted
 
 if TYPE_CHECKING:
     from ..environment import Environment
@@ -168,7 +168,9 @@ class _Request:
             return version_choice.choose(self._wanted(), uv, self._report)
         except UvFailed as failure:
             words = environment_build.explain(self._environment, self._first, self._settings, str(failure))
-            raise BuildError(f"{words}\nChange the requirements, or ask for another Python.") from None
+            usual = "Change the requirements, or ask for another Python."
+            advice = failure.advice if isinstance(failure, NoVersions) else usual
+            raise BuildError(f"{words}\n{advice}") from None
         except OSError as error:
             raise BuildError(
                 f"cannot build the environment {self._environment}: {error}. Make room, or set OPEXEC_CACHE."
@@ -177,6 +179,8 @@ class _Request:
             caches.remove(uv.work)
 
     def _keep(self, chosen: Chosen, home: Path) -> None:
+        if chosen.base != self._first and chosen.base not in self._others:
+            del self._others  # it was downloaded since, and the next one who asks will find it among them
         record = {
             "key": home.name,
             "base": environment_build.identity(chosen.base),
@@ -192,6 +196,7 @@ class _Request:
             constraints=self._environment.constraints,
             lock=self._lock,
             lock_path=self._environment.lock,
+            python=self._python,
             first=self._first,
             others=(lambda: self._others) if interpreter_search.leaves_choice(self._python) else None,
             settings=self._settings,

@@ -3,6 +3,8 @@
 Where the request leaves the interpreter open, a first round asks of each, the best first, whether the requirements can be had as
 wheels: ``torch==1.4.0`` has none past Python 3.8, and ``scikit-learn==0.23.2`` none past 3.8, though it has a source archive that
 takes long to fail in. Only if no interpreter has wheels for everything does a second round allow source archives too.
+Where nothing fits those that are installed, the same is asked of those that are not: a resolver needs no more of an interpreter
+than its version. The newest that does is downloaded.
 Whatever else goes wrong than "no versions fit" (no network, a package that does not build) ends the choice: it says
 nothing about another interpreter.
 """
@@ -12,10 +14,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import BuildError
+from . import interpreter_search
 from .installer import Settings, Uv, UvFailed
 from .interpreters import Interpreter
 from .requirement import canonical, local_path, name_of, pinned_in
@@ -34,11 +37,21 @@ class Wanted:
     lock: str | None
     """The text of a file of exact versions, which leaves no more than the interpreter to choose."""
     lock_path: str | None
+    python: str | None
+    """The request for an interpreter."""
     first: Interpreter
     others: Callable[[], list[Interpreter]] | None
     """Where to look if nothing fits the first, in this order; None where the request names the interpreter. Called only when
     needed, because it looks over the machine."""
     settings: Settings
+
+
+class NoVersions(UvFailed):
+    """No versions fit any interpreter. The text is what uv said of the first; `advice` what was tried besides, and what to do."""
+
+    def __init__(self, words: str, advice: str) -> None:
+        super().__init__(words)
+        self.advice = advice
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,8 @@ def choose(wanted: Wanted, uv: Uv, report: Callable[[str], None]) -> Chosen:
 
     Raises:
         BuildError: the lock is not one of exact versions.
-        UvFailed: no versions fit any interpreter, or anything else that uv failed in.
+        NoVersions: no versions fit any interpreter that is installed, and none that would do could be downloaded.
+        UvFailed: anything else that uv failed in.
     """
     if wanted.lock is not None:
         _check_lock(wanted)
@@ -91,35 +105,82 @@ def _head(wanted: Wanted, base: Interpreter, passed_over: list[Interpreter]) -> 
 def _interpreter(
     wanted: Wanted, uv: Uv, report: Callable[[str], None]
 ) -> tuple[Interpreter, list[Interpreter]]:
-    """The first for which there are versions, and those before it for which there are none."""
+    """The first for which there are versions, and those before it for which there are none.
+
+    Raises UvFailed.
+    """
     if wanted.others is None:
         return wanted.first, []
     pinned = wanted.requirements if wanted.lock is None else pinned_in(wanted.lock)
     options = [] if wanted.lock is None else ["--no-deps"]
-    refused: dict[Path, str] = {}
     # A folder or an archive of sources has to be built for its requirements to be known.
-    rounds = [["--no-build"], []] if not any(map(_is_source, pinned)) else [[]]
-    for wheels_only in rounds:
+    rounds = [[*options, "--no-build"], options] if not any(map(_is_source, pinned)) else [options]
+    refused: dict[Path, str] = {}
+    for allowed in rounds:
         tried: list[Interpreter] = []
         for candidate in _in_turn(wanted):
             if tried:
-                what = "wheels" if wheels_only else "versions"
+                what = "wheels" if "--no-build" in allowed else "versions"
                 report(f"no {what} fit Python {tried[-1].version}; trying {candidate.version}")
-            try:
-                _pin(wanted, uv, candidate, pinned, [*options, *wheels_only])
-            except UvFailed as failure:
-                if not failure.is_resolution:
-                    raise
-                refused[candidate.path] = str(failure)
-                tried.append(candidate)
-            else:
+            words = _refusal(wanted, uv, candidate, pinned, allowed)
+            if words is None:
                 return candidate, tried
+            refused[candidate.path] = words
+            tried.append(candidate)
         if not any("no usable wheels" in words for words in refused.values()):
             break  # nothing failed for want of building
-    words = refused[wanted.first.path]
-    if len(tried) > 1:
-        words += f"\n\nThat was for {tried[0]}. No versions fit these either: {_minors(tried[1:])}."
-    raise UvFailed(words)
+    advice = f"No versions fit these either: {_minors(tried[1:])}.\n" if len(tried) > 1 else ""
+    absent = interpreter_search.absent(wanted.python, tried, _offered(uv))
+    for version in absent:
+        report(f"trying Python {version}, which is not installed")
+        if _refusal(wanted, uv, wanted.first, pinned, [*rounds[0], "--python-version", version]) is None:
+            return _downloaded(version, refused[wanted.first.path], advice, report), tried
+    if absent:
+        advice += f"Nor do wheels for one that is not installed: Python {', '.join(absent)}.\n"
+    advice += f"{_looked_in()}Change the requirements, or ask for another Python."
+    raise NoVersions(refused[wanted.first.path], advice)
+
+
+def _refusal(
+    wanted: Wanted, uv: Uv, base: Interpreter, requirements: Iterable[str], options: Sequence[str]
+) -> str | None:
+    """What uv says where no versions fit; None where some do. Raises UvFailed for anything else."""
+    try:
+        _pin(wanted, uv, base, requirements, options)
+    except UvFailed as failure:
+        if not failure.is_resolution:
+            raise
+        return str(failure)
+    return None
+
+
+def _offered(uv: Uv) -> list[str]:
+    """The versions of CPython, without those built without a global interpreter lock, that uv can download for this machine."""
+    # Older uvs list nothing where the user does not want downloads. The list alone downloads nothing.
+    variables = {**uv.settings.variables, "UV_PYTHON_DOWNLOADS": "automatic"}
+    lists = replace(uv, settings=Settings(variables))
+    path = uv.work / "downloads.txt"
+    with open(path, "w", encoding="utf-8") as file:
+        lists("python", "list", "--only-downloads", "--all-versions", stdout=file)
+    return re.findall(r"^cpython-([^-+]+)-", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _downloaded(version: str, words: str, advice: str, report: Callable[[str], None]) -> Interpreter:
+    try:
+        return interpreter_search.download(version, report)
+    except UvFailed as failure:
+        minor = version.rpartition(".")[0]
+        said = "".join(f"  {line}\n" for line in str(failure).splitlines())
+        raise NoVersions(
+            words,
+            f"{advice}Python {minor} would do. It is not installed, and uv could not download it:\n{said}{_looked_in()}"
+            f"Install Python {minor} there (with a network, `uv python install {minor}` or `pyenv install {minor}` does), "
+            "give the path of one, or change the requirements.",
+        ) from None
+
+
+def _looked_in() -> str:
+    return f"Interpreters were looked for in: {interpreter_search.places()}.\n"
 
 
 def _in_turn(wanted: Wanted) -> Iterator[Interpreter]:

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import http.server
+import json
 import os
+import platform
 import shutil
 import subprocess
-import threading
+import tarfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from opexec import caches
 from opexec.environment import Environment
+from opexec.environments import build as environment_build
 from opexec.environments import interpreter_search
 from opexec.environments.interpreters import Interpreter
+from opexec.environments.version_choice import Chosen
 from opexec.errors import BuildError
 from tests import shelves
-from tests.shelves import home_of, index, quiet, versions, wheel
+from tests.shelves import Served, home_of, index, minor, quiet, versions, wheel
 
+old = shelves.old
 own_settings = shelves.own_settings
 shelf = shelves.shelf
-
-
-@pytest.fixture
-def old() -> Interpreter:
-    """An interpreter of another minor version than the caller's."""
-    ours = interpreter_search.calling()
-    others = interpreter_search.alternatives(None, ours)
-    if not others:
-        if os.environ.get("CI"):
-            raise AssertionError(f"a CI machine has to have another Python than {ours}")
-        pytest.skip(f"needs another Python than {ours}")
-    return others[-1]
-
-
-def minor(interpreter: Interpreter) -> str:
-    return f"{interpreter.version_info[0]}.{interpreter.version_info[1]}"
 
 
 def wheel_for(shelf: Path, name: str, interpreter: Interpreter) -> None:
@@ -152,6 +139,161 @@ def test_a_source_archive_that_fails_ends_the_choice(shelf: Path) -> None:
         Environment(requirements=["broken"]).resolve(told.append)
 
 
+# An interpreter that is not installed
+
+
+@pytest.fixture
+def absent(old: Interpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interpreter:
+    """An interpreter of another minor version, which nothing leads to; uv can download it, and no other."""
+    ours = interpreter_search.calling()
+    known = interpreter_search.alternatives(None, ours)
+    for name in (
+        "ASDF_DATA_DIR",
+        "CONDA_EXE",
+        "CONDA_PREFIX",
+        "MAMBA_ROOT_PREFIX",
+        "MISE_DATA_DIR",
+        "PYENV_ROOT",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "store"))
+    left = {minor(each) for each in interpreter_search.alternatives(None, ours)}
+    hidden = [each for each in known if minor(each) not in left]
+    if not hidden:
+        pytest.skip(f"needs another Python than {ours} outside of the system's folders")
+    offer(tmp_path, hidden[-1], monkeypatch)
+    return hidden[-1]
+
+
+def offer(folder: Path, interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have uv download no interpreter but this one, from an archive made of it."""
+    name = f"python{minor(interpreter)}"
+    library = interpreter.prefix / "lib"
+    unneeded = {"__pycache__", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tests", "tkinter"}
+
+    def needed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        parts = member.name.split("/")
+        return None if unneeded & set(parts) or any(part.startswith("config-") for part in parts) else member
+
+    with tarfile.open(folder / "python.tar.gz", "w:gz", compresslevel=0) as archive:
+        archive.add(os.path.realpath(interpreter.path), f"python/bin/{name}")
+        archive.add(library / name, f"python/lib/{name}", filter=needed)
+        for shared in library.glob("libpython*.so*"):
+            archive.add(shared, f"python/lib/{shared.name}")
+    major, middle, micro = interpreter.version_info
+    machine = platform.machine()
+    key = f"cpython-{interpreter.version}-linux-{machine}-gnu"
+    entry = {
+        "name": "cpython",
+        "arch": {"family": machine, "variant": None},
+        "os": "linux",
+        "libc": "gnu",
+        "major": major,
+        "minor": middle,
+        "patch": micro,
+        "prerelease": "",
+        "url": (folder / "python.tar.gz").as_uri(),
+        "sha256": None,
+        "variant": None,
+        "build": None,
+    }
+    (folder / "downloads.json").write_text(json.dumps({key: entry}))
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS_JSON_URL", str(folder / "downloads.json"))
+
+
+@pytest.mark.parametrize("python", [None, ">=3.7"])
+def test_where_none_fits_one_is_downloaded(
+    shelf: Path, absent: Interpreter, monkeypatch: pytest.MonkeyPatch, python: str | None
+) -> None:
+    monkeypatch.delenv("UV_PYTHON_DOWNLOADS")
+    wheel_for(shelf, "aged", absent)
+    told: list[str] = []
+    environment = Environment(python, ["aged"])
+    found = environment.resolve(told.append)
+    assert versions(found, "aged") == ["1.0"]
+    made_with = caches.read_json(home_of(found) / "complete.json")["made_with"]
+    assert made_with["version"] == absent.version and "/store/" in made_with["path"]
+    assert f"trying Python {absent.version}, which is not installed" in told
+    assert any(step.startswith(f"downloading cpython-{absent.version}-linux-") for step in told)
+    assert any(step.startswith(f"taking Python {absent.version}: no versions fit Python ") for step in told)
+
+    told.clear()
+    assert environment.resolve(told.append) == found and told == []  # the choice is kept
+
+
+def test_none_is_downloaded_that_does_not_fit(
+    shelf: Path, tmp_path: Path, absent: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UV_PYTHON_DOWNLOADS")
+    wheel_for(shelf, "aged", absent)
+    with pytest.raises(BuildError, match="aged(.|\n)*Change the requirements, or ask for another Python"):
+        Environment(f">=3.7,!={minor(absent)}.*", ["aged"]).resolve(quiet)
+    with pytest.raises(BuildError) as caught:
+        Environment(requirements=["aged>1"]).resolve(quiet)
+    said = str(caught.value)
+    assert "Nor do wheels for one that is not installed: Python " in said and absent.version in said
+    assert "\nInterpreters were looked for in: this process; PATH; pyenv (" in said
+    assert f"uv ({tmp_path / 'store'})" in said
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("refusal", ["not wanted", "not reached"])
+def test_one_that_would_do_and_cannot_be_downloaded_is_named(
+    shelf: Path, tmp_path: Path, absent: Interpreter, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    wheel_for(shelf, "aged", absent)
+    if refusal == "not reached":
+        monkeypatch.delenv("UV_PYTHON_DOWNLOADS")
+        monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+        nobody = Served(tmp_path)
+        nobody.stop()
+        listed = tmp_path / "downloads.json"
+        listed.write_text(listed.read_text().replace(tmp_path.as_uri() + "/", nobody.url))
+    with pytest.raises(BuildError) as caught:
+        Environment(requirements=["aged"]).resolve(quiet)
+    said = str(caught.value)
+    wanted = minor(absent)
+    assert f"\nPython {wanted} would do. It is not installed, and uv could not download it:\n  " in said
+    assert ("downloads are not allowed" if refusal == "not wanted" else "Connection refused") in said
+    assert "\nInterpreters were looked for in: this process; PATH; pyenv (" in said
+    assert said.splitlines()[-1] == (
+        f"Install Python {wanted} there (with a network, `uv python install {wanted}` or `pyenv install {wanted}` does), "
+        "give the path of one, or change the requirements."
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="torch 1.4.0 has wheels for x86-64 alone")
+def test_torch_1_4_is_for_the_newest_python_up_to_3_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice alone: nothing is installed."""
+    monkeypatch.delenv("PIP_CONFIG_FILE")
+    monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path / "cache"))
+    fitting = [each for each in interpreter_search.installed() if each.version_info < (3, 9)]
+    if not fitting:
+        assert not os.environ.get("CI"), "a CI machine has to have a Python 3.7 or 3.8"
+        pytest.skip("needs a Python 3.7 or 3.8")
+
+    class Enough(Exception):
+        chosen: Chosen
+
+    def stop(build: environment_build.Build) -> None:
+        enough = Enough()
+        enough.chosen = build.chosen
+        raise enough
+
+    monkeypatch.setattr(environment_build.Build, "run", stop)
+    with pytest.raises(Enough) as caught:
+        Environment(requirements=["torch==1.4.0"]).resolve(quiet)
+    chosen = caught.value.chosen
+    assert chosen.base.version_info[:2] == max(each.version_info[:2] for each in fitting)
+    assert "torch==1.4.0" in chosen.lock.splitlines()
+
+
 # Constraints and places
 
 
@@ -261,31 +403,6 @@ def test_a_lock_is_checked_against_the_requirements(shelf: Path, tmp_path: Path)
 
 
 # Without the network
-
-
-class Served:
-    """A package index over HTTP on this machine, until it is stopped; then its port refuses connections."""
-
-    def __init__(self, folder: Path) -> None:
-        handler = partial(_Quiet, directory=str(folder))
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def end_headers(self) -> None:
-        self.send_header("Cache-Control", "max-age=0")  # so that uv would have to ask again
-        super().end_headers()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 from opexec.environments import installer, interpreter_search
 from opexec.environments.interpreter_search import (
+    absent,
     alternatives,
     base_of,
     calling,
@@ -175,6 +176,20 @@ def test_alternatives_are_one_of_each_other_minor_version_the_newest_first(
     assert [each.version for each in alternatives("3", first)] == ["3.9.1", "3.8.1", "3.7.16"]
     for exact in ("3.12", "3.12.1", str(first.path)):
         assert alternatives(exact, first) == []
+
+
+def test_absent_are_the_last_of_each_minor_version_that_is_not_installed(
+    tmp_path: Path, pretend: Pretend
+) -> None:
+    present = [
+        interpreter_search.probe(pretend(tmp_path / there, there)) for there in ("3.12.1", "3.9.1", "3.6.15")
+    ]
+    offered = ["3.16.0a2", "3.15.2", "3.15.1", "3.12.16", "3.11.9", "3.11.18", "3.8.20", "3.6.9"]
+    assert absent(None, present, offered) == ["3.15.2", "3.11.18", "3.8.20", "3.7.17"]
+    assert absent("3", present, offered) == absent(None, present, offered)
+    assert absent(">=3.8,<3.11.18", present, offered) == ["3.11.9", "3.8.20"]
+    assert absent(">=3.16.0a1", present, offered) == ["3.16.0a2"]
+    assert absent("<3.8", present, [*offered, "3.7.9"]) == ["3.7.9"]
 
 
 def test_uv_keeps_its_interpreters_where_we_look() -> None:

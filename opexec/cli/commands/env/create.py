@@ -30,7 +30,7 @@ Examples:
     "--python",
     metavar="VERSION",
     help="Version (3.7), range ('>=3.8,<3.12') or path of the Python to use. [default: this one if the requirements have packages "
-    "for it, else the newest found that they do]",
+    "for it, else the newest found that they do, else one that uv downloads]",
 )
 @click.option(
     "--requirements",
