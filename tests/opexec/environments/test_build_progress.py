@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
+from opexec.environment import Environment
 from opexec.environments.build_progress import UvLog, readable_size, reporting
+from tests import shelves
+from tests.shelves import Served, source_archive, wheel
+
+own_settings = shelves.own_settings
+shelf = shelves.shelf
 
 
 def test_uvs_lines_become_steps() -> None:
@@ -34,6 +44,25 @@ def test_uvs_lines_become_steps() -> None:
         "prepared 3 packages, 195.3MiB downloaded",
         "installed 1 package; compiling bytecode",
     ]
+
+
+def test_a_real_build_shows_counts_and_sizes(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of downloads, uv mentions those of a megabyte and more."""
+    wheel(shelf, "large", "1.0", filler=3 * 2**20)
+    source_archive(shelf, "sourced", "1.0")
+    served = Served(shelf)
+    monkeypatch.setenv("PIP_FIND_LINKS", served.url)
+    steps: list[str] = []
+    try:
+        Environment(sys.executable, ["large", "sourced", "tiny"]).resolve(steps.append)
+    finally:
+        served.stop()
+    assert "installing 4 packages" in steps
+    assert [step for step in steps if re.match(r"downloading large \(3\.0MiB\)( and 1 more)?$", step)], steps
+    assert [step for step in steps if step.startswith("building sourced==1.0")], steps
+    prepared = steps.index("prepared 4 packages, 3.0MiB downloaded")
+    assert steps[prepared + 1] == "installed 4 packages; compiling bytecode"
+    assert re.fullmatch(r"ready in \S+ s: Python \S+, 4 packages, [\d.]+MiB", steps[-1])
 
 
 def test_sizes_are_written_as_uv_writes_them() -> None:
