@@ -15,11 +15,14 @@ import pytest
 
 import opexec as library
 from opexec import Environment, caches
+from opexec.environments import cleanup as environment_cleanup
 from opexec.environments import store as environment_store
+from opexec.environments.interpreters import Interpreter
 from tests import shelves
-from tests.command import REPOSITORY, on_terminal, opexec
-from tests.shelves import quiet, versions, wheel
+from tests.command import REPOSITORY, on_terminal, opexec, opexec_here
+from tests.shelves import index, minor, quiet, versions, wheel
 
+old = shelves.old
 own_settings = shelves.own_settings
 shelf = shelves.shelf
 
@@ -240,3 +243,46 @@ def test_a_model_is_loaded_by_the_name_of_its_environment(
         refused = opexec("env", "remove", "plain")
         assert refused.status == 1 and f"process {worker.pid} runs in it" in refused.err
     assert opexec("env", "remove", "plain").status == 0
+
+
+# Which Python, which index, how much
+
+
+def test_the_python_named_is_the_one_it_gets(shelf: Path, old: Interpreter) -> None:
+    done = opexec_here("env", "create", "aged", "--python", minor(old), "tiny<2")
+    assert done.status == 0, done.err
+    assert f"aged is Python {minor(old)}." in done.err and "with 2 packages" in done.err
+    python = Path(done.out.strip())
+    assert versions(python, "tiny") == ["1.0"]
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    assert subprocess.check_output([python, "-I", "-c", program], text=True).strip() == minor(old)
+    (named,) = listed()
+    assert named["request"] == {"python": minor(old), "requirements": ["tiny<2"]}
+
+
+def test_the_index_named_is_used_in_place_of_the_one_configured(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", index(tmp_path / "configured", "tiny", "9.0"))
+    mine, more = index(tmp_path / "mine", "tiny", "7.0"), index(tmp_path / "more", "tiny", "8.0")
+    done = opexec_here("env", "create", "a", "tiny", "--index-url", mine)
+    assert versions(Path(done.out.strip()), "tiny") == ["7.0"], done.err
+    done = opexec_here("env", "create", "b", "tiny", "--index-url", mine, "--extra-index-url", more)
+    assert versions(Path(done.out.strip()), "tiny") == ["8.0"], done.err
+
+
+def test_prune_removes_what_was_used_least_recently_until_the_rest_is_small_enough(shelf: Path) -> None:
+    homes = []
+    for name, requirement, used in (("newer", "tiny<2", 1.1e9), ("older", "tiny>=2", 1e9)):
+        homes.append(Path(opexec_here("env", "create", name, requirement).out.strip()).parents[2])
+        os.utime(homes[-1] / "used", (used, used))
+    newer, older = (home / "venv" for home in homes)
+    everything = environment_cleanup.Disk(homes).size(*(home.name for home in homes))
+    kept = opexec_here("env", "prune", "--larger-than", str(everything), "--named")
+    assert "nothing to remove" in kept.err and newer.exists() and older.exists()
+    done = opexec_here("env", "prune", "--larger-than", str(everything - 1), "--named")
+    assert done.status == 0, done.err
+    assert [line.split()[:2] for line in done.out.splitlines()[1:]] == [["removed", "older"]]
+    assert "used least recently" in done.out and " are free again" in done.err
+    assert newer.exists() and not older.exists()
