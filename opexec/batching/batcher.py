@@ -14,11 +14,9 @@ While all workers are busy calls wait, and batches grow.
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 import time
-import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,10 +25,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..errors import CallTimeout, ModelClosed, ModelError, SpecError
+from ..errors import CallTimeout, ModelClosed, ModelError
 from ..model import BatchStats
-from ..supervision import watcher
+from .alarm import Alarm
+from .alone import Alone
 from .batch import Answered, Batch, JoinedCall, JointCall
+from .failures import done_with, own
 from .policy import BatchPolicy
 from .room import Rooms
 from .seam import Seam, Tensors
@@ -67,8 +67,8 @@ class Batcher:
         self._closed = False
         #: Calls for whose deadline no thread waits.
         self._timed: set[JoinedCall] = set()
-        self._delay_alarm = _Alarm(self)
-        self._deadline_alarm = _Alarm(self)
+        self._delay_alarm = Alarm(self)
+        self._deadline_alarm = Alarm(self)
         self._sizes: Counter[int] = Counter()
         self._calls = 0
         self._copied = 0
@@ -359,8 +359,8 @@ class Batcher:
             elif isinstance(error, ModelError) and len(calls) > 1:
                 self._send_next_alone(batch, deque(calls))
             else:
-                for call in self._finish(batch, calls, _done_with(error)):
-                    call.fail(_own(error, calls, batch))
+                for call in self._finish(batch, calls, done_with(error)):
+                    call.fail(own(error, calls, batch))
 
         self._submit(batch, calls, answered)
 
@@ -384,7 +384,7 @@ class Batcher:
                 elif ended:
                     assert error is not None
                     call.fail(error)
-                self._send_next_alone(batch, calls, reusable and _done_with(error))
+                self._send_next_alone(batch, calls, reusable and done_with(error))
 
             self._submit(batch, [call], answered)
             return
@@ -448,63 +448,3 @@ class Batcher:
 
     def _is_closed(self) -> ModelClosed:
         return ModelClosed(f"model {self.model.name!r} is closed; load it again to call it")
-
-
-class Alone:
-    """Counts a call that its caller makes alone: until `leave`, or until nobody has this any more, where Ctrl-C came before."""
-
-    counted = False
-
-    def __init__(self, batcher: Batcher) -> None:
-        self._batcher = batcher
-        batcher.count(self)
-
-    def leave(self) -> None:
-        """The call has ended."""
-        if self._batcher.uncount(self):
-            self._batcher.send_due()
-
-    def __del__(self) -> None:
-        if self.counted and self._batcher.uncount(self):
-            self._batcher.send_due_soon()
-
-
-class _Alarm:
-    """Has a batcher glance at its calls, at the earliest of the times that it is given."""
-
-    def __init__(self, batcher: Batcher) -> None:
-        self._batcher = weakref.ref(batcher)
-        self._watch: watcher.Watch | None = None
-        self._when = 0.0
-
-    def ring_at(self, when: float) -> None:
-        """Under the batcher's lock."""
-        if self._watch is not None:
-            if self._when <= when:
-                return
-            self._watch.cancel()
-        self._when = when
-        own, of = weakref.ref(self), self._batcher
-
-        def ring() -> None:
-            alarm, batcher = own(), of()
-            if alarm is not None and batcher is not None:
-                alarm._watch = None
-                batcher.glance()
-
-        self._watch = watcher.at(when, ring)
-
-
-def _done_with(error: BaseException | None) -> bool:
-    """Whether the worker reads the inputs no more, because it has answered."""
-    return error is None or isinstance(error, ModelError | SpecError)
-
-
-def _own(error: BaseException, calls: list[JoinedCall], batch: Batch) -> BaseException:
-    """The error of a batch for one of its calls: an exception of its own, because each gets a traceback."""
-    mine = copy.copy(error)
-    if isinstance(error, SpecError) and len(calls) > 1:
-        mine.args = (
-            f"{error} ({len(calls)} calls were joined, {batch.rows} rows in all; a batched model gives as many rows as it takes)",
-        )
-    return mine
