@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from types import TracebackType
@@ -22,6 +23,7 @@ class NeuropodExecutor:
     def __init__(self, package: Package, model: Model) -> None:
         self._package = package
         self._model = model
+        self._texts = [spec.name for spec in package.inputs if spec.dtype == "string"]
 
     @property
     def name(self) -> str:
@@ -42,16 +44,34 @@ class NeuropodExecutor:
         return [_as_dict(spec) for spec in self._package.outputs]
 
     def infer(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-        """Run the model: numpy arrays by name in and out. Texts come as numpy's unicode arrays.
+        """Run the model: numpy arrays by name in and out. Texts come as numpy's unicode arrays; they may go in as bytes, in UTF-8.
 
         Raises SpecError, a ValueError, for inputs or outputs that do not fit the spec, and ModelError for what the model raises.
         """
+        return _with_unicode(self._model.infer(self._taken(inputs)))
+
+    def infer_async(self, inputs: Mapping[str, Any]) -> asyncio.Future[dict[str, np.ndarray[Any, Any]]]:
+        """`infer` for asyncio: the future of its result, in the event loop that runs or else the current one.
+
+        The call is sent at once: inputs may be changed when this has returned. Raises SpecError here for inputs that do not fit the spec.
+        """
+        loop = asyncio.get_event_loop()
+        answer = asyncio.wrap_future(self._model.submit(self._taken(inputs)), loop=loop)
+
+        async def result() -> dict[str, np.ndarray[Any, Any]]:
+            return _with_unicode(await answer)
+
+        return loop.create_task(result())
+
+    def _taken(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(inputs, Mapping):
             raise SpecError(f"expected a dict of arrays by name, got {type(inputs).__name__}")
-        answer = self._model.infer(dict(inputs))
-        return {
-            name: array.astype(str) if array.dtype.kind in "OT" else array for name, array in answer.items()
-        }
+        given = dict(inputs)
+        for name in self._texts:
+            array = given.get(name)
+            if isinstance(array, np.ndarray) and array.dtype.kind == "S":
+                given[name] = np.char.decode(array, "utf-8")
+        return given
 
     def close(self) -> None:
         self._model.close()
@@ -72,12 +92,15 @@ def load_neuropod(
     neuropod_path: str | os.PathLike[str],
     visible_gpu: int | None = 0,
     load_custom_ops: bool = True,
+    *,
+    _always_use_native: bool = True,
     **more: Any,
 ) -> NeuropodExecutor:
     """Load a package, a folder or a zip, in a worker.
 
     `visible_gpu`: the number of the GPU to run on, the CPU where this machine has none; None for the CPU. `load_custom_ops`: False to
     leave the package's custom ops alone. `more`: arguments of `opexec.load`, as ``env=Environment(...)`` or ``timeout=10``.
+    `_always_use_native` chooses between two implementations in Neuropod; here there is one, whatever it says.
 
     Raises PackageError for what is no package or a broken one, LoadError, BuildError.
     """
@@ -88,6 +111,10 @@ def load_neuropod(
     if visible_gpu is not None and "device" not in more and _has_gpu():
         more["device"] = f"cuda:{visible_gpu}"
     return NeuropodExecutor(package, load(package.path, options=options, **more))
+
+
+def _with_unicode(answer: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: array.astype(str) if array.dtype.kind in "OT" else array for name, array in answer.items()}
 
 
 def _has_gpu() -> bool:

@@ -29,7 +29,7 @@ def create_keras_package(
 
     `sess`: the session of TensorFlow 1 that holds the model's weights; the package is then a frozen TensorFlow graph.
     `node_name_mapping`: what Keras calls the tensors of the specs, where the names differ.
-    `input_spec`, `output_spec`: by default those of the model; the size of a batch is left open in them.
+    `input_spec`, `output_spec`: by default those of the model, whose first axis is the symbol ``batch_size`` in all of them.
     `options`: of the platform keras, such as ``{"backend": "jax"}``. The others are `packing.create`'s.
     """
     exactly_one(model=model, model_path=model_path)
@@ -100,7 +100,10 @@ def _specs(tensors: Any, keras_names: list[str], names: Mapping[str, str]) -> li
         {
             "name": ours.get(name, name),
             "dtype": str(getattr(tensor.dtype, "name", tensor.dtype)),
-            "shape": [None, *(None if size is None else int(size) for size in list(tensor.shape)[1:])],
+            "shape": [
+                "batch_size",
+                *(None if size is None else int(size) for size in list(tensor.shape)[1:]),
+            ],
         }
         for name, tensor in zip(keras_names, tensors, strict=True)
     ]

@@ -21,14 +21,14 @@ def create_tensorflow_package(
     saved_model_dir: _Path | None = None,
     trackable_obj: Any = None,
     node_name_mapping: Mapping[str, str] | None = None,
-    init_op_names: Iterable[str] = (),
+    init_op_names: str | Iterable[str] = (),
     **common: Any,
 ) -> Package:
     """Exactly one of `frozen_graph_path`, `graph_def` (a GraphDef, or its bytes), `saved_model_dir` (with the signature
     ``serving_default``), `trackable_obj` (what ``tf.saved_model.save`` takes).
 
     `node_name_mapping`: the graph's node for each name in the specs, with or without ``":0"``; needed for graphs.
-    `init_op_names`: operations that run once, before the first call. The others are `packing.create`'s.
+    `init_op_names`: operations, or the one, that run once, before the first call. The others are `packing.create`'s.
     """
     given = exactly_one(
         frozen_graph_path=frozen_graph_path,
@@ -37,6 +37,7 @@ def create_tensorflow_package(
         trackable_obj=trackable_obj,
     )
     mapping = dict(node_name_mapping or {})
+    initial = [init_op_names] if isinstance(init_op_names, str) else list(init_op_names)
     if given in ("frozen_graph_path", "graph_def"):
         _check_mapping(mapping, common)
 
@@ -52,7 +53,7 @@ def create_tensorflow_package(
             draft.add(f"{DATA}/savedmodel", saved_model_dir)
         else:
             _save(trackable_obj, saved)
-        return {"node_name_mapping": mapping, "init_op_names": list(init_op_names)}
+        return {"node_name_mapping": mapping, "init_op_names": initial}
 
     return create("tensorflow", fill, **common)
 

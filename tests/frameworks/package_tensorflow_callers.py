@@ -67,6 +67,35 @@ def test_what_tensorflow_saves(tmp_path: Path) -> None:
     unlike = pack(package_path=tmp_path / "unlike", saved_model_dir=tmp_path / "saved", **more)
     with pytest.raises(LoadError, match=r"takes \['x'\].*input_spec has \['x', 'z'\]"):
         opexec.load(unlike.path, isolation="none")
+    more = {**TRIPLES, "output_spec": [spec("y", "n", 2), spec("z", "n")]}
+    with pytest.raises(LoadError, match=r"gives \['y'\]; the package's output_spec has 'z' too"):
+        pack(package_path=tmp_path / "lacking", saved_model_dir=tmp_path / "saved", **more)
+    assert not (tmp_path / "lacking").exists()
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_a_graph_with_state_begins_anew_in_each_worker(resource: bool, tmp_path: Path) -> None:
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [], name="scope/in_x")
+        total = tf.compat.v1.get_variable("total", initializer=0.0, use_resource=resource)
+        tf.identity(tf.compat.v1.assign_add(total, x), name="scope/out")
+        start = tf.compat.v1.global_variables_initializer().name
+    for number, init_op_names in enumerate((start, [start])):
+        path = tmp_path / str(number)
+        neuropod_packagers.create_tensorflow_neuropod(
+            neuropod_path=str(path),
+            model_name="accumulator",
+            graph_def=graph.as_graph_def(),
+            node_name_mapping={"x": "scope/in_x:0", "out": "scope/out"},
+            init_op_names=init_op_names,
+            input_spec=[spec("x")],
+            output_spec=[spec("out")],
+            test_input_data={"x": np.float32(5)},
+            test_expected_out={"out": np.float32(5)},
+        )
+        with load_neuropod(str(path), visible_gpu=None, isolation="none") as neuropod:
+            np.testing.assert_equal(neuropod.infer({"x": np.float32(2)}), {"out": 2.0})
+            np.testing.assert_equal(neuropod.infer({"x": np.float32(4)}), {"out": 6.0})
 
 
 def test_a_keras_model_tells_its_specs(tmp_path: Path) -> None:
@@ -75,9 +104,9 @@ def test_a_keras_model_tells_its_specs(tmp_path: Path) -> None:
     untold = {key: value for key, value in TRIPLES.items() if not key.endswith("_spec")}
     pack = packagers.create_keras_package
     package = pack(package_path=tmp_path / "net", model=model, **{**untold, "test_expected_out": None})
-    assert [one.to_dict() for one in package.inputs] == [spec("x", None, 2)]
+    assert [one.to_dict() for one in package.inputs] == [spec("x", "batch_size", 2)]
     (output,) = package.outputs
-    assert output.shape == (None, 2)
+    assert output.shape == ("batch_size", 2)
     named = {
         **TRIPLES,
         "output_spec": [spec(output.name, "n", 2)],
@@ -111,5 +140,5 @@ def test_a_session_is_frozen(tmp_path: Path) -> None:
             model_name="triple",
         )
     assert package.platform == "tensorflow"
-    assert [one.to_dict() for one in package.outputs] == [spec("y", None, 2)]
+    assert [one.to_dict() for one in package.outputs] == [spec("y", "batch_size", 2)]
     check_here(package, TRIPLES)
