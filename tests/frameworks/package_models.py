@@ -5,9 +5,14 @@ import sys
 
 
 def torchscript(folder):
-    from typing import Dict, List, Union
+    from typing import Dict, List, NamedTuple, Union
 
     import torch
+
+    class Parts(NamedTuple):
+        sum: torch.Tensor
+        difference: torch.Tensor
+        said: List[str]
 
     class Tensors(torch.nn.Module):
         def forward(self, inputs: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
@@ -24,7 +29,26 @@ def torchscript(folder):
             out["t"] = [one + "!" for one in texts]
             return out
 
-    for module in (Tensors(), Either()):
+    class Fields(torch.nn.Module):
+        def forward(self, x, y):
+            return Parts(x + y, x - y, ["a", "b"])
+
+    class Several(torch.nn.Module):
+        def forward(self, x):
+            return {"out": x * 2}, {"said": ["a", "b"]}, {"more": x + 1}
+
+    class Twice(torch.nn.Module):
+        def forward(self, x):
+            return {"out": x * 2}, {"said": ["a", "b"]}, {"out": x * 2}
+
+    class Words(torch.nn.Module):
+        def forward(self, inputs: Dict[str, List[str]]) -> Dict[str, List[str]]:
+            out: List[str] = []
+            for i in range(len(inputs["x"])):
+                out.append(inputs["x"][i] + " " + inputs["y"][i])
+            return {"out": out}
+
+    for module in (Tensors(), Either(), Fields(), Several(), Twice(), Words()):
         torch.jit.save(torch.jit.script(module), os.path.join(folder, type(module).__name__.lower() + ".pt"))
 
 

@@ -85,6 +85,25 @@ def test_a_scripted_and_a_traced_module(tmp_path: Path) -> None:
             {"x": (X[0], "n"), "s": (np.array(["a", ""]), "k")},
             {"y": (2 * X[0], "n"), "t": (np.array(["a!", "!"]), "k")},
         ),
+        (
+            "fields",
+            {"x": (X[0], "n"), "y": (X[1], "n")},
+            {
+                "sum": (X[0] + X[1], "n"),
+                "difference": (X[0] - X[1], "n"),
+                "said": (np.array(["a", "b"]), None),
+            },
+        ),
+        (
+            "several",
+            {"x": (X[0], "n")},
+            {"more": (X[0] + 1, "n"), "out": (2 * X[0], "n"), "said": (np.array(["a", "b"]), None)},
+        ),
+        (
+            "words",
+            {"x": (np.array(["a", "b\u00fc"]), "n"), "y": (np.array(["", "c"]), "n")},
+            {"out": (np.array(["a ", "b\u00fc c"]), "n")},
+        ),
     ],
 )
 def test_what_torchscript_is_called_with(
@@ -108,6 +127,20 @@ def test_what_torchscript_is_called_with(
         answer = model.infer({name: array for name, (array, *_) in inputs.items()})
     for name, (expected, *_) in outputs.items():
         np.testing.assert_array_equal(answer[name], expected)
+
+
+def test_an_output_that_comes_twice(models: Path, tmp_path: Path) -> None:
+    given = {name: value for name, value in ADDS.items() if name != "test_expected_out"}
+    given.update(
+        input_spec=[spec("x", "n", 2)],
+        test_input_data={"x": X},
+        output_spec=[spec("out", "n", 2), {"name": "said", "dtype": "string", "shape": [None]}],
+    )
+    with pytest.raises(RuntimeError, match="the output 'out' in two dicts"):  # as Neuropod has it
+        neuropod_packagers.create_torchscript_neuropod(
+            neuropod_path=tmp_path / "twice", module_path=models / "twice.pt", **given
+        )
+    assert not (tmp_path / "twice").exists()
 
 
 def test_layouts(models: Path) -> None:

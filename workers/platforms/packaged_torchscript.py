@@ -4,7 +4,8 @@
 - otherwise tensors and lists of texts, each by the name of its argument. Arguments with defaults may be left out, and so may inputs of
   the package's spec that are no arguments at all.
 
-It returns a dict, or one tensor or list of texts where the spec has one output.
+It returns a dict; a NamedTuple, whose fields are the names; a tuple of dicts, for a dict of TorchScript holds tensors or texts and not both; or
+one tensor or list of texts where the spec has one output.
 """
 
 from __future__ import annotations
@@ -68,9 +69,7 @@ class Model(Wrapped):
         given = {name: self._value(name, one) for name, one in bound.items()}
         with torch.no_grad():
             result = self._module(given) if self._takes_dict else self._module(**given)
-        if not isinstance(result, dict):
-            result = self._named(result)
-        return {name: self._output(name, value) for name, value in result.items()}
+        return {name: self._output(name, value) for name, value in self._by_name(result).items()}
 
     def _value(self, name, given):
         if type(given) is Listed:
@@ -79,11 +78,17 @@ class Model(Wrapped):
             return given.to(self._device)
         return given
 
-    def _named(self, result):
+    def _by_name(self, result):
+        if isinstance(result, dict):
+            return result
+        if isinstance(result, tuple) and hasattr(result, "_fields"):
+            return dict(zip(result._fields, result))
+        if isinstance(result, tuple) and result and all(isinstance(part, dict) for part in result):
+            return _merged(result)
         if len(self._outputs) != 1:
             raise TypeError(
-                "forward() returned {}; expected a dict of the outputs {}: only a model with one output in its spec may return it "
-                "as it is".format(_kind(result), self._outputs)
+                "forward() returned {}; expected the outputs {} in a dict, a NamedTuple or a tuple of dicts: only a model with one output "
+                "in its spec may return it as it is".format(_kind(result), self._outputs)
             )
         return {self._outputs[0]: result}
 
@@ -97,6 +102,20 @@ class Model(Wrapped):
         if name in self._texts and isinstance(value, list):
             return text_array(value)
         raise TypeError("output {!r} is {}; expected a tensor or a list of texts".format(name, _kind(value)))
+
+
+def _merged(parts):
+    merged: dict[str, object] = {}
+    for part in parts:
+        twice = sorted(merged.keys() & part.keys())
+        if twice:
+            raise ValueError(
+                "forward() returned the output {!r} in two dicts of its tuple; return each output once".format(
+                    twice[0]
+                )
+            )
+        merged.update(part)
+    return merged
 
 
 def _is_dict(argument):
