@@ -19,6 +19,7 @@ from opexec import ModelError
 from opexec.neuropod import packagers
 from opexec.neuropod.loader import NeuropodExecutor, load_neuropod
 from opexec.package import read
+from opexec.workers.platforms.packaged_ops import distinct
 
 ADDER = """
     import sys
@@ -219,6 +220,14 @@ def test_specs_of_a_keras_model_have_a_batch_size(tmp_path: Path) -> None:
     assert [one.to_dict()["shape"] for one in package.inputs] == [["batch_size", 2], ["batch_size"]]
     assert [one.to_dict()["shape"] for one in package.outputs] == [["batch_size", None]]
     assert [one.name for one in (*package.inputs, *package.outputs)] == ["x", "y", "out"]
+
+
+def test_copies_of_a_custom_op_are_loaded_once(tmp_path: Path) -> None:
+    paths = []
+    for name, content in (("op.so", b"one"), ("other.so", b"two"), ("op_copy.so", b"one")):
+        paths.append(str(tmp_path / name))
+        (tmp_path / name).write_bytes(content)
+    assert distinct(paths) == paths[:2]
 
 
 # ---- calls

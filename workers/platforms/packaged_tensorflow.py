@@ -8,6 +8,7 @@ import tensorflow
 
 from opexec.workers.platforms import tensorflow as plain
 from opexec.workers.platforms.packaged import Wrapped, by_name, text_array, texts_of
+from opexec.workers.platforms.packaged_ops import distinct
 
 
 def load(contents):
@@ -15,7 +16,7 @@ def load(contents):
 
     Raises ValueError where the package's specs and the graph's names do not fit together.
     """
-    for path in contents.custom_ops:
+    for path in distinct(contents.custom_ops):
         tensorflow.load_op_library(path)
     options = contents.without_in_process()
     names = [spec["name"] for spec in contents.inputs], [spec["name"] for spec in contents.outputs]

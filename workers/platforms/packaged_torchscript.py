@@ -18,12 +18,13 @@ import torch
 
 from opexec.workers.platforms import torchscript
 from opexec.workers.platforms.packaged import Wrapped, by_name, text_array, texts_of
+from opexec.workers.platforms.packaged_ops import distinct
 from opexec.workers.platforms.torch_tensors import Listed, argument, device_of
 
 
 def load(contents):
     """Load ``0/data/model.pt``, after the custom ops that it needs."""
-    for path in contents.custom_ops:
+    for path in distinct(contents.custom_ops):
         torch.ops.load_library(path)
     options = contents.without_in_process()
     return Model(
