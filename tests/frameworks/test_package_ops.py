@@ -106,7 +106,7 @@ def test_a_torch_operator(tmp_path: Path) -> None:
         package_path=tmp_path / "triple.zip",
         model_name="triple",
         module_path=file,
-        custom_ops=[library],
+        custom_ops=[library, shutil.copyfile(library, tmp_path / "copy.so")],
         environment=ENVIRONMENTS["torch-2.13"],
         **SPECS,
     )
@@ -123,7 +123,7 @@ def test_a_tensorflow_operator(tmp_path: Path) -> None:
         model_name="triple",
         frozen_graph_path=file,
         node_name_mapping={"x": "x", "y": "y:0"},
-        custom_ops=[library],
+        custom_ops=[library, shutil.copyfile(library, tmp_path / "copy.so")],
         environment=ENVIRONMENTS["tensorflow-2.21"],
         **SPECS,
     )
