@@ -298,7 +298,7 @@ class IsolatedModel(CallSteps):
 
     def swap(self, source: str | os.PathLike[str], *, wait: bool = True, **arguments: Any) -> None:
         self._refuse_copies()
-        launch, platform = swapping.launch(self.name, source, arguments)
+        launch, platform = swapping.launch(self.replicas.launch, source, arguments)
         self._wait_until_opened()
         if "inputs" not in self.__dict__:
             self.replicas.startup.wait()  # raises why it could not be loaded

@@ -33,7 +33,8 @@ class Launch:
     ) -> None:
         self.message: dict[str, Any] = {}
         """Names the model to a worker; there once `start` was called."""
-        self._request = request
+        #: What was asked for.
+        self.request = request
         self._report = report
         self._turn = turn
         self._interpreter = ""
@@ -43,14 +44,14 @@ class Launch:
     @property
     def what(self) -> str:
         """What is loaded, for messages."""
-        return self._request.parsed.target
+        return self.request.parsed.target
 
     def start(self, started: Callable[[WorkerProcess], None]) -> WorkerProcess:
         """Find the interpreter, which may mean to build it, start it and shake hands; `started` is told of the process before that.
 
         Raises BuildError, LoadError or WorkerDied.
         """
-        request = self._request
+        request = self.request
         with self._finding:
             place = request.find_place(self._report)
             self.message = message(request, self._report)
@@ -80,11 +81,11 @@ class Launch:
 
     def read(self, reply: dict[str, Any]) -> Specs:
         """The specs in a worker's ``loaded`` message; raises LoadError for a ``failed`` one."""
-        parsed = self._request.parsed
+        parsed = self.request.parsed
         if reply["type"] == "failed":
             raise load_error(parsed, self._interpreter, reply["error"])
         check_version(parsed, self._interpreter, reply["framework"], reply["version"])
-        return merged(self._request.specs, reply["inputs"], reply["outputs"])
+        return merged(self.request.specs, reply["inputs"], reply["outputs"])
 
     def loaded(self, reply: dict[str, Any], process: WorkerProcess) -> None:
         """Tell that the model can be called."""

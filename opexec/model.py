@@ -184,9 +184,11 @@ class Model(ABC):
         the old ones end once their calls have. No call fails; arrays from `empty` stay good.
 
         `arguments` are those of `load` that say how it is loaded: `env`, `platform`, `options`, `inputs`, `outputs`, `device`, `threads`, `cpus`,
-        `env_vars`. The specs of this model stay as they are. `wait`: False to return once calls go to the new one.
+        `env_vars`. The specs of this model stay as they are, and so do its limits, its working directory and its sandbox. `wait`: False to
+        return once calls go to the new one.
 
-        Raises SpecError where the new model does not take and give what this one does, and what `load` raises; the old one goes on then.
+        Raises SpecError where the new model does not implement the problem that this one's specs are (`Problem.check`), or tells no specs where
+        this one has some and `inputs` and `outputs` do not, and what `load` raises; the old one goes on then.
         """
 
     def share(self, name: str | None = None) -> Share:

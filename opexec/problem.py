@@ -25,7 +25,7 @@ from .errors import PackageError
 from .packages.config import parse_spec
 from .packages.json import Reader, parse_json, to_json
 from .problem_data import Case, check_case, make_case, read_arrays, read_case, write_cases
-from .spec import Dim, TensorSpec, parse_specs
+from .spec import Dim, InputSpecs, TensorSpec, parse_specs
 
 _KEYS = ("name", "inputs", "outputs", "arrays", "test_data")
 
@@ -106,7 +106,8 @@ class Problem:
 
         A model may take more than the problem gives (any size, where the problem has a number or a symbol) and give less than it
         allows. Its symbols may have other names. Outputs that the problem does not ask for do not matter; inputs that it does not give
-        do. A problem's null is any size, each one for itself: a model whose symbol ties two of them together does not implement it.
+        do, unless a call may leave them out. A problem's null is any size, each one for itself: a model whose symbol ties two of them
+        together does not implement it.
         """
         return _Comparison(self).run(inputs, outputs)
 
@@ -187,14 +188,15 @@ class _Comparison:
         if inputs is None:
             self._unproven.append(Difference(None, "input", "the model does not tell what it takes"))
         else:
-            self._compare_inputs({spec.name: spec for spec in inputs})
+            optional = inputs.optional if isinstance(inputs, InputSpecs) else frozenset()
+            self._compare_inputs({spec.name: spec for spec in inputs}, optional)
         if outputs is None:
             self._unproven.append(Difference(None, "output", "the model does not tell what it gives"))
         else:
             self._compare_outputs({spec.name: spec for spec in outputs})
         return Fit(tuple(self._differences), tuple(self._unproven))
 
-    def _compare_inputs(self, model: Mapping[str, TensorSpec]) -> None:
+    def _compare_inputs(self, model: Mapping[str, TensorSpec], optional: frozenset[str]) -> None:
         given = {spec.name: spec for spec in self._problem.inputs}
         for name, spec in given.items():
             if name not in model:
@@ -202,7 +204,7 @@ class _Comparison:
             elif self._same_kind("input", spec, model[name]):
                 self._compare_input_shape(spec, model[name])
         for name in model:
-            if name not in given:
+            if name not in given and name not in optional:
                 self._differs("input", name, "the model needs it, and the problem does not give it")
 
     def _same_kind(self, kind: str, problem: TensorSpec, model: TensorSpec) -> bool:

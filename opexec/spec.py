@@ -103,7 +103,7 @@ class TensorSpec:
 def parse_specs(
     specs: Iterable[TensorSpec | Mapping[str, Any]] | None, kind: str
 ) -> tuple[TensorSpec, ...] | None:
-    """Specs given as `TensorSpec` or dicts, as a tuple of `TensorSpec`; None (nothing is checked) stays None.
+    """Specs given as `TensorSpec` or dicts, as a tuple of `TensorSpec`; None (nothing is checked) stays None, and `InputSpecs` stay such.
 
     `kind` ("input" or "output") words the SpecError for what is no spec and for two specs of one name.
     """
@@ -117,7 +117,7 @@ def parse_specs(
         if spec.name in names:
             raise SpecError(f"two {kind} specs are named {spec.name!r}; names must differ")
         names.add(spec.name)
-    return parsed
+    return InputSpecs(parsed, specs.optional) if isinstance(specs, InputSpecs) else parsed
 
 
 # ---- checking a call

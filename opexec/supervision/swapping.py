@@ -1,65 +1,78 @@
-"""Putting another model in the place of one that is being called: what may be said of it, and whether it takes and gives the same."""
+"""Putting another model in the place of one that is being called: what may be said of it, and whether it implements the same problem."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import SpecError
 from ..launch import Launch
 from ..request import Request, Specs
-from ..spec import TensorSpec
+from ..spec import InputSpecs, TensorSpec
 
+#: Arguments of `load` that belong to the other model.
 _ARGUMENTS = ("env", "platform", "options", "inputs", "outputs", "device", "threads", "cpus", "env_vars")
+#: Those of the model that stays which its workers are started by: what holds and confines them must hold the next ones too.
+_KEPT = ("name", "memory_limit", "nice", "open_files", "core_dumps", "cwd", "sandbox")
 
 
-def launch(name: str, source: str | os.PathLike[str], arguments: Mapping[str, Any]) -> tuple[Launch, str]:
-    """How to start the other model's workers, and its platform. Raises TypeError for arguments that belong to the model that stays."""
+def launch(
+    before: Launch, source: str | os.PathLike[str], arguments: Mapping[str, Any]
+) -> tuple[Launch, str]:
+    """How to start the other model's workers, where `before` started those there are; and its platform.
+
+    Raises TypeError for arguments that belong to the model that stays.
+    """
     wrong = [one for one in arguments if one not in _ARGUMENTS]
     if wrong:
         raise TypeError(
             f"swap has no argument {wrong[0]!r}; expected {', '.join(_ARGUMENTS)}. The rest stays as it was given to load"
         )
-    request = Request(source=source, name=name, **arguments)
+    kept = {name: getattr(before.request, name) for name in _KEPT}
+    request = Request(source=source, **kept, **arguments)
     return Launch(request), request.parsed.platform
 
 
 def check(old: Specs, new: Specs) -> None:
-    """Raise SpecError unless a model of specs `new` takes whatever one of specs `old` takes, and gives nothing else.
+    """Raise SpecError unless a model of specs `new` implements the problem that the specs `old` are (`Problem.check`).
 
-    Where either has no specs there is nothing to compare: the calls will tell.
+    Where `old` tells nothing there is nothing to compare. What `new` leaves open passes, as the answers of the new model are still held
+    against `old`, one by one; for the same reason it must give no output that `old` does not have.
     """
-    for what, olds, news in (("input", old[0], new[0]), ("output", old[1], new[1])):
-        if olds is None or news is None:
-            continue
-        before, after = ({spec.name: spec for spec in specs} for specs in (olds, news))
-        missing = [name for name in before if name not in after]
-        added = [name for name in after if name not in before]
-        if missing or (added and what == "input"):
+    from ..problem import Problem  # only here: most models are never swapped
+
+    for kind, before, after in zip(("inputs", "outputs"), old, new):
+        if before is not None and after is None:
             raise SpecError(
-                f"the other model does not fit: expected the {what}s {', '.join(map(repr, before))}; it has "
-                f"{', '.join(map(repr, after)) or 'none'}. The old one goes on"
+                f"the other model does not tell its {kind}, so that nobody knows whether it implements the problem of this one, which "
+                f"goes on. Tell them: {kind}=[...], or {kind}=model.{kind} if they are those of this one"
             )
-        for name, spec in before.items():
-            _check_one(what, spec, after[name])
-
-
-def _check_one(what: str, old: TensorSpec, new: TensorSpec) -> None:
-    wide, narrow = (new, old) if what == "input" else (old, new)
-    fits = old.dtype == new.dtype
-    if fits and wide.shape is not None:
-        fits = (
-            narrow.shape is not None
-            and len(narrow.shape) == len(wide.shape)
-            and all(not isinstance(most, int) or most == one for most, one in zip(wide.shape, narrow.shape))
-        )
-    if not fits:
+    inputs, outputs = old
+    takes = () if inputs is None else new[0]
+    gives = () if outputs is None else new[1]
+    fit = Problem("that of the old model", inputs or (), outputs or ()).check(takes, gives)
+    differences = [str(one) for one in fit.differences]
+    differences += [
+        f"input {name!r}: calls may leave it out, and the model needs it"
+        for name in _names(takes)
+        if name in _optional(inputs) and name not in _optional(takes)
+    ]
+    differences += [
+        f"output {name!r}: the model gives it, and the specs that its answers are held against do not have it"
+        for name in _names(gives)
+        if name not in _names(outputs)
+    ]
+    if differences:
         raise SpecError(
-            f"the other model does not fit: {what} {old.name!r} is expected to be {_text(old)}; there it is {_text(new)}. "
-            "The old one goes on"
+            "the other model does not implement the problem that the specs of this one are; this one goes on:\n  "
+            + "\n  ".join(differences)
         )
 
 
-def _text(spec: TensorSpec) -> str:
-    return f"{spec.dtype}{'' if spec.shape is None else list(spec.shape)}"
+def _optional(inputs: Iterable[TensorSpec] | None) -> frozenset[str]:
+    return inputs.optional if isinstance(inputs, InputSpecs) else frozenset()
+
+
+def _names(specs: Iterable[TensorSpec] | None) -> list[str]:
+    return [spec.name for spec in specs or ()]

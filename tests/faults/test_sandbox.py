@@ -56,6 +56,12 @@ def test_it_answers_as_any_worker_does(python: str) -> None:
         assert (model.infer({"x": x[:10]})["y"] == 6).all()
 
 
+def test_a_model_that_is_swapped_in_is_in_it_too() -> None:
+    with opexec.load(loaded.source("double"), sandbox=True) as model:
+        model.swap(source("looking"))
+        assert value(model, "os.getpid()") == "2"
+
+
 def test_its_pid_is_the_models_own_as_the_caller_sees_it(model: Model) -> None:
     pid = model.workers[0].pid
     assert value(model, "os.getpid()") == "2"

@@ -19,17 +19,7 @@ from opexec.problem import Difference, Problem
 from opexec.problem_data import compare_outputs
 from opexec.spec import TensorSpec, bind_inputs, bind_outputs
 
-from .packages.package_samples import PUBLISHED
-
-
-def specs(text: str) -> tuple[TensorSpec, ...]:
-    """`"x:n,? y:3 z:*"` -> three float32 specs: x of the shape (n, None), y of (3,), z of None."""
-    found = []
-    for item in text.split():
-        name, _, dims = item.partition(":")
-        shape = [None if dim == "?" else int(dim) if dim.isdigit() else dim for dim in dims.split(",") if dim]
-        found.append(TensorSpec(name, "float32", None if dims == "*" else shape))
-    return tuple(found)
+from .packages.package_samples import PUBLISHED, specs
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from opexec.spec import TensorSpec
+
 PUBLISHED = Path(__file__).parents[2] / "data" / "packages"
 CORPUS = Path(__file__).parents[2] / "data" / "package_corpus"
 
@@ -21,6 +23,16 @@ CONFIG: dict[str, Any] = {
     "output_spec": [{"name": "out", "dtype": "float32", "shape": ["n"]}],
 }
 MODEL = b"no model, but no reader looks into it" * 50
+
+
+def specs(text: str) -> tuple[TensorSpec, ...]:
+    """`"x:n,? y:3 z:*"` -> three float32 specs: x of the shape (n, None), y of (3,), z of None."""
+    found = []
+    for item in text.split():
+        name, _, dims = item.partition(":")
+        shape = [None if dim == "?" else int(dim) if dim.isdigit() else dim for dim in dims.split(",") if dim]
+        found.append(TensorSpec(name, "float32", None if dims == "*" else shape))
+    return tuple(found)
 
 
 def sample(config: dict[str, Any] | None = None, **changes: Any) -> dict[str, bytes]:
