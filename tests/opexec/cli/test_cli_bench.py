@@ -13,7 +13,7 @@ import pytest
 from opexec.bench import read
 from opexec.cli.commands.bench import Counts
 from tests import slow_models
-from tests.command import on_terminal, opexec
+from tests.command import on_terminal, opexec, opexec_here
 from tests.scales import affine_onnx, factory
 
 SHORT = ("--rounds", "5", "--seconds", "0.01", "--idle", "0.001", "--warm-up", "0.1")
@@ -108,7 +108,7 @@ def test_what_cannot_be_is_told_at_once(arguments: tuple[str, ...], words: str) 
 
 def test_a_report_to_compare_with_is_looked_at_first(tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text("{}")
-    done = opexec("bench", "absent.onnx", "--compare", tmp_path / "old.json")
+    done = opexec_here("bench", "absent.onnx", "--compare", tmp_path / "old.json")
     assert done.status == 1 and "is no report" in done.err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from opexec.cli.models import labels
 from opexec.comparison import answers, samples
 from opexec.comparison.answers import OutputDifference, differences
 from opexec.problem import Problem
-from tests.command import on_terminal, opexec
+from tests.command import Done, on_terminal, opexec, opexec_here
 from tests.scales import PROBLEM, affine_onnx, factory, problem_file
 
 FAILED = 1
@@ -33,8 +34,10 @@ def data(folder: Path, *expected: list[float] | None) -> Path:
     return folder
 
 
-def compared(problem: Path, *arguments: str | Path, status: int = 0, **variables: str) -> dict[str, Any]:
-    done = opexec("compare", problem, *arguments, "--json", "--rounds", "2", **variables)
+def compared(
+    problem: Path, *arguments: str | Path, status: int = 0, run: Callable[..., Done] = opexec_here
+) -> dict[str, Any]:
+    done = run("compare", problem, *arguments, "--json", "--rounds", "2")
     assert done.status == status, done.err
     found = json.loads(done.out)
     assert isinstance(found, dict)
@@ -49,6 +52,7 @@ def test_models_of_two_platforms_are_held_against_the_first(tmp_path: Path) -> N
     found = compared(
         *(problem_file(tmp_path), onnx, factory("plus_one"), factory("a_little_more")),
         *("--data", data(tmp_path / "data", None, None)),
+        run=opexec,
     )
     first, equal, more = found["models"]
     assert found["reference"] == "first model" and found["samples"] == 2 and first["answers"] == {}
@@ -82,9 +86,9 @@ def test_known_outputs_are_what_all_are_held_against(tmp_path: Path) -> None:
 def test_without_data_the_problem_has_it(tmp_path: Path) -> None:
     found = compared(problem_file(tmp_path, {"x": [1, 2]}, {"y": [3, 5]}), factory("plus_one"))
     assert found["samples"] == 1 and found["models"][0]["answers"]["y"]["differing"] == 0
-    done = opexec("compare", problem_file(tmp_path), factory("plus_one"))
+    done = opexec_here("compare", problem_file(tmp_path), factory("plus_one"))
     assert done.status == 1 and "has no test data; give a folder" in done.err
-    done = opexec("compare", problem_file(tmp_path), factory("plus_one"), "--data", tmp_path / "absent")
+    done = opexec_here("compare", problem_file(tmp_path), factory("plus_one"), "--data", tmp_path / "absent")
     assert done.status == 1 and "there is no file or folder" in done.err
 
 
@@ -113,7 +117,7 @@ def test_a_metric_of_the_users(tmp_path: Path) -> None:
 def test_a_metric_that_fails_stops_it(tmp_path: Path, body: str, words: str) -> None:
     (tmp_path / "score.py").write_text(body)
     places = data(tmp_path / "data", None)
-    done = opexec(
+    done = opexec_here(
         *("compare", problem_file(tmp_path), factory("plus_one"), "--data", places),
         *("--metric", f"{tmp_path}/score.py:m"),
     )
@@ -136,7 +140,7 @@ def test_what_fails_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
 
 def test_the_first_must_not_fail_where_the_others_are_held_against_it(tmp_path: Path) -> None:
     places = data(tmp_path / "data", None)
-    done = opexec(
+    done = opexec_here(
         "compare", problem_file(tmp_path), factory("failing"), factory("plus_one"), "--data", places
     )
     assert done.status == 1 and "held against those of the first one, scales.py:failing" in done.err
@@ -150,12 +154,12 @@ def test_a_model_that_is_not_of_the_problem_is_left_out(tmp_path: Path) -> None:
     assert "does not implement the problem: input 'x'" in found["models"][1]["error"]
 
 
-def test_models_take_turns_and_each_round_begins_with_another(tmp_path: Path) -> None:
+def test_models_take_turns_and_each_round_begins_with_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order = tmp_path / "order"
-    places = data(tmp_path / "data", None)
-    compared(
-        *(problem_file(tmp_path), *[factory("count")] * 3, "--data", places), OPEXEC_TEST_ORDER=str(order)
-    )
+    monkeypatch.setenv("OPEXEC_TEST_ORDER", str(order))
+    compared(problem_file(tmp_path), *[factory("count")] * 3, "--data", data(tmp_path / "data", None))
     called = order.read_text().split()
     a, b, c = called[:3]
     assert len({a, b, c}) == 3 and called == [a, b, c, a, b, c, b, c, a]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import opexec as library
-from tests.command import on_terminal, opexec
+from tests.command import on_terminal, opexec, opexec_here
 
 
 def test_this_machine_can_run_opexec() -> None:
@@ -24,7 +24,7 @@ def test_this_machine_can_run_opexec() -> None:
 
 
 def test_programs_get_json() -> None:
-    told = json.loads(opexec("doctor", "--json").out)
+    told = json.loads(opexec_here("doctor", "--json").out)
     assert told["works"] is True and told["version"] == library.__version__
     assert {"topic", "level", "fact", "cure"} == set(told["findings"][0])
     assert told["facts"]["kernel"]["system"] == "linux"
@@ -46,13 +46,16 @@ def test_few_descriptors_are_a_limit() -> None:
     assert lines[place].startswith("limit") and lines[place + 1].strip() == "-> Raise it: ulimit -n 4096."
 
 
-def test_what_keeps_opexec_from_working_is_the_exit_status(tmp_path: Path) -> None:
+def test_what_keeps_opexec_from_working_is_the_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
-    done = opexec("doctor", OPEXEC_CACHE=str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path / "file" / "cache"))
+    done = opexec("doctor")
     assert done.status == 1 and "cannot work here: 1 thing to mend" in done.err
     (line,) = (line for line in done.out.splitlines() if line.startswith("BROKEN"))
     assert "is not a folder" in line
-    told = json.loads(opexec("doctor", "--json", OPEXEC_CACHE=str(tmp_path / "file" / "cache")).out)
+    told = json.loads(opexec_here("doctor", "--json").out)
     assert told["works"] is False
 
 

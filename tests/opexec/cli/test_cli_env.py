@@ -1,4 +1,4 @@
-"""`opexec env`: the real command, in a process of its own, with a cache of its own."""
+"""`opexec env`, with a cache of its own: each command in a process of its own at least once, else in this one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ shelf = shelves.shelf
 
 
 def listed(*options: str) -> list[dict[str, object]]:
-    done = opexec("env", "list", "--json", *options)
+    done = opexec_here("env", "list", "--json", *options)
     assert done.status == 0, done.err
     found = json.loads(done.out)
     assert isinstance(found, list)
@@ -47,15 +47,15 @@ def test_create_gives_a_path_and_the_name_goes_on_giving_it(shelf: Path) -> None
 
 
 def test_the_same_again_is_quick_and_another_needs_replace(shelf: Path) -> None:
-    first = opexec("env", "create", "small", "tiny<2")
+    first = opexec_here("env", "create", "small", "tiny<2")
     assert "installing" in first.err
-    again = opexec("env", "create", "small", "Tiny <2")
+    again = opexec_here("env", "create", "small", "Tiny <2")
     assert again.out == first.out and "installing" not in again.err
-    refused = opexec("env", "create", "small", "tiny>=2")
+    refused = opexec_here("env", "create", "small", "tiny>=2")
     assert (
         refused.status == 1 and "stands for another environment already (requirements tiny<2)" in refused.err
     )
-    replaced = opexec("env", "create", "small", "tiny>=2", "--replace")
+    replaced = opexec_here("env", "create", "small", "tiny>=2", "--replace")
     assert replaced.status == 0 and versions(Path(replaced.out.strip()), "tiny") == ["2.0"]
 
 
@@ -63,42 +63,44 @@ def test_requirements_and_constraints_from_files(shelf: Path, tmp_path: Path) ->
     wheel(shelf, "big", "1.0", "tiny")
     (tmp_path / "requirements.txt").write_text("# what it needs\nbig\n")
     (tmp_path / "limits.txt").write_text("tiny<2\n")
-    done = opexec("env", "create", "a", "-r", tmp_path / "requirements.txt", "-c", tmp_path / "limits.txt")
+    done = opexec_here(
+        "env", "create", "a", "-r", tmp_path / "requirements.txt", "-c", tmp_path / "limits.txt"
+    )
     assert done.status == 0, done.err
     assert versions(Path(done.out.strip()), "big", "tiny") == ["1.0", "1.0"]
     (tmp_path / "script.py").write_text('# /// script\n# dependencies = ["tiny"]\n# ///\n')
-    done = opexec("env", "create", "b", "-r", tmp_path / "script.py", "-c", "tiny<2")
+    done = opexec_here("env", "create", "b", "-r", tmp_path / "script.py", "-c", "tiny<2")
     assert versions(Path(done.out.strip()), "tiny") == ["1.0"]
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "p"\nversion = "1"\ndependencies = ["tiny==2.0"]\n'
     )
-    done = opexec("env", "create", "c", "-r", tmp_path / "pyproject.toml")
+    done = opexec_here("env", "create", "c", "-r", tmp_path / "pyproject.toml")
     assert versions(Path(done.out.strip()), "tiny") == ["2.0"]
 
 
 def test_find_links_are_looked_into(shelf: Path, tmp_path: Path) -> None:
     wheel(tmp_path / "more", "extra", "1.0")
-    done = opexec("env", "create", "a", "extra", "--find-links", tmp_path / "more")
+    done = opexec_here("env", "create", "a", "extra", "--find-links", tmp_path / "more")
     assert versions(Path(done.out.strip()), "extra") == ["1.0"], done.err
 
 
 def test_a_lock_makes_the_same_again(shelf: Path, tmp_path: Path) -> None:
-    opexec("env", "create", "old", "tiny")
+    opexec_here("env", "create", "old", "tiny")
     shown = opexec("env", "lock", "old")
     assert [line for line in shown.out.splitlines() if not line.startswith("#")] == [
         "numpy==1.5",
         "tiny==2.0",
     ]
     file = tmp_path / "old.lock"
-    assert opexec("env", "lock", "old", "-o", file).out == ""
+    assert opexec_here("env", "lock", "old", "-o", file).out == ""
     assert file.read_text() == shown.out
     wheel(shelf, "tiny", "3.0")
-    done = opexec("env", "create", "new", "--lock", file)
+    done = opexec_here("env", "create", "new", "--lock", file)
     assert versions(Path(done.out.strip()), "tiny") == ["2.0"], done.err
 
 
 def test_list_and_show_tell_what_there_is(shelf: Path) -> None:
-    opexec("env", "create", "small", "tiny")
+    opexec_here("env", "create", "small", "tiny")
     Environment(requirements=["tiny<2"]).resolve(quiet)
     named, other = listed()
     assert named["names"] == ["small"] and other["names"] == []
@@ -110,26 +112,29 @@ def test_list_and_show_tell_what_there_is(shelf: Path) -> None:
     assert 0 < measured["freed_if_removed"] <= measured["size"]  # type: ignore[operator]
     shown = json.loads(opexec("env", "show", "small", "--json").out)
     assert shown["key"] == named["key"] and shown["processes"] == []
-    text = opexec("env", "show", str(other["key"])[:8]).out
+    text = opexec_here("env", "show", str(other["key"])[:8]).out
     assert "tiny<2" in text and "nobody" in text and "tiny" in text
 
 
 def test_prune_removes_and_path_builds_again(shelf: Path) -> None:
-    python = Path(opexec("env", "create", "small", "tiny").out.strip())
+    python = Path(opexec_here("env", "create", "small", "tiny").out.strip())
     os.utime(python.parents[2] / "used", (1e9, 1e9))
     rehearsed = opexec("env", "prune", "--older-than", "30d", "--named", "--dry-run")
     assert rehearsed.out.splitlines()[1].split()[:2] == ["remove", "small"] and python.exists()
-    assert opexec("env", "prune", "--older-than", "30d").out.splitlines()[1].split()[:2] == ["keep", "small"]
-    done = opexec("env", "prune", "--older-than", "30d", "--named")
+    assert opexec_here("env", "prune", "--older-than", "30d").out.splitlines()[1].split()[:2] == [
+        "keep",
+        "small",
+    ]
+    done = opexec_here("env", "prune", "--older-than", "30d", "--named")
     assert done.out.splitlines()[1].split()[:2] == ["removed", "small"] and not python.exists()
     assert [each["complete"] for each in listed()] == [False]
-    assert "built when it is next used" in opexec("env", "list").out
-    again = opexec("env", "path", "small")
+    assert "built when it is next used" in opexec_here("env", "list").out
+    again = opexec_here("env", "path", "small")
     assert again.out.strip() == str(python) and "ready in" in again.err
 
 
 def test_remove_tells_of_each_and_goes_on_after_a_failure(shelf: Path) -> None:
-    opexec("env", "create", "one", "tiny")
+    opexec_here("env", "create", "one", "tiny")
     done = opexec("env", "remove", "absent", "one")
     assert done.status == 1 and "removed one" in done.err and "no environment named 'absent'" in done.err
     assert listed() == []
@@ -152,9 +157,10 @@ def test_remove_tells_of_each_and_goes_on_after_a_failure(shelf: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_on_standard_error(
-    shelf: Path, arguments: list[str], status: int, words: str
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], status: int, words: str
 ) -> None:
-    done = opexec("env", *arguments, UV_PYTHON_DOWNLOADS="never")
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
+    done = opexec_here("env", *arguments)
     assert (done.status, done.out) == (status, "") and words in done.err
     assert environment_store.names() == []
 
@@ -162,7 +168,7 @@ def test_what_is_wrong_is_said_on_standard_error(
 def test_an_empty_cache_says_how_to_begin(shelf: Path) -> None:
     done = opexec("env", "list")
     assert (done.status, done.out) == (0, "") and "opexec env create NAME" in done.err
-    assert json.loads(opexec("env", "list", "--json").out) == []
+    assert json.loads(opexec_here("env", "list", "--json").out) == []
 
 
 @pytest.mark.parametrize("columns", [100, 60])
@@ -171,20 +177,20 @@ def test_tables_fit_the_terminal_and_are_whole_in_a_pipe(shelf: Path, columns: i
     for name in names:
         wheel(shelf, name.replace("-", "_"), "1.0")
     long = "a-name-that-is-rather-long-for-a-terminal"
-    opexec("env", "create", "many", *names)
+    opexec_here("env", "create", "many", *names)
     header, row, *_ = on_terminal(columns, "env", "list")
     assert header.split()[:2] == ["name", "python"] and row.startswith("many  ") and row.endswith("…")
-    opexec("env", "create", long, *names)
+    opexec_here("env", "create", long, *names)
     for options in ([], ["--disk"]):
         header, row, *_ = on_terminal(columns, "env", "list", *options)
         assert len(header) <= columns and len(row) <= columns
     assert all(len(line) <= columns for line in on_terminal(columns, "env", "show", "many"))
-    assert f"{long}, many" in opexec("env", "list").out
-    assert ", ".join(names) in opexec("env", "list").out
+    assert f"{long}, many" in opexec_here("env", "list").out
+    assert ", ".join(names) in opexec_here("env", "list").out
 
 
 def test_a_reader_that_has_seen_enough_gets_no_complaint(shelf: Path) -> None:
-    opexec("env", "create", "small", "tiny")
+    opexec_here("env", "create", "small", "tiny")
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -230,7 +236,7 @@ def test_a_model_is_loaded_by_the_name_of_its_environment(
 ) -> None:
     monkeypatch.delenv("PIP_CONFIG_FILE")
     monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path / "cache"))
-    done = opexec("env", "create", "plain", "numpy<2.5", "--env", "OPEXEC_TEST_COLOUR=blue")
+    done = opexec_here("env", "create", "plain", "numpy<2.5", "--env", "OPEXEC_TEST_COLOUR=blue")
     assert done.status == 0, done.err
     (tmp_path / "models.py").write_text(
         "import os\ndef colour():\n    return lambda x: {'ok': x * 0 + (os.environ['OPEXEC_TEST_COLOUR'] == 'blue')}\n"
@@ -239,10 +245,10 @@ def test_a_model_is_loaded_by_the_name_of_its_environment(
         assert model.infer({"x": np.ones(1)})["ok"].tolist() == [1.0]
         (worker,) = model.workers
         assert worker.interpreter == done.out.strip()
-        assert opexec("env", "show", "plain").out.count(f"process {worker.pid}") == 1
-        refused = opexec("env", "remove", "plain")
+        assert opexec_here("env", "show", "plain").out.count(f"process {worker.pid}") == 1
+        refused = opexec_here("env", "remove", "plain")
         assert refused.status == 1 and f"process {worker.pid} runs in it" in refused.err
-    assert opexec("env", "remove", "plain").status == 0
+    assert opexec_here("env", "remove", "plain").status == 0
 
 
 # Which Python, which index, how much

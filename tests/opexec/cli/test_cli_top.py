@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from opexec.metrics.watching import Watcher, compared
-from tests.command import REPOSITORY, on_terminal, opexec
+from tests.command import REPOSITORY, on_terminal, opexec, opexec_here
 from tests.loaded import source
 
 OWNER = """
@@ -58,8 +58,9 @@ def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[sub
             program.kill()
 
 
-def test_nothing_is_shared(tmp_path: Path) -> None:
-    done = opexec("top", "--once", OPEXEC_RUNTIME=str(tmp_path))
+def test_nothing_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPEXEC_RUNTIME", str(tmp_path))
+    done = opexec_here("top", "--once")
     assert (done.status, done.out) == (0, "")
     assert "no program of yours shares a model" in done.err
 
@@ -67,7 +68,7 @@ def test_nothing_is_shared(tmp_path: Path) -> None:
 def test_it_shows_what_another_program_does(owner: tuple[subprocess.Popen[str], Calls]) -> None:
     program, calls = owner
     calls(200)
-    (one,) = json.loads(opexec("top", "--json", "--interval", "0.1").out)
+    (one,) = json.loads(opexec_here("top", "--json", "--interval", "0.1").out)
     seen = one["seen"]
     assert (one["name"], seen["model"], seen["owner"]) == ("scaler", "scale", program.pid)
     assert (seen["calls"], seen["in_flight"], seen["errors"]) == (201, 0, {})

@@ -15,6 +15,7 @@ import pytest
 import opexec
 from opexec.sharing import places
 from tests.attaching import runtime
+from tests.command import opexec_here
 from tests.loaded import source
 
 __all__ = ["runtime"]
@@ -67,7 +68,9 @@ def up(runtime: Path) -> Iterator[Callable[[Path], Up]]:
 
 
 def ps(*arguments: str) -> str:
-    return subprocess.run([*OPEXEC, "ps", *arguments], check=True, capture_output=True, text=True).stdout
+    done = opexec_here("ps", *arguments)
+    assert done.status == 0, done.err
+    return done.out
 
 
 def table(name: str, factory: str, rest: str = "") -> str:
@@ -89,7 +92,7 @@ def test_up_serves_a_file_follows_it_on_sighup_and_stops_on_sigterm(
         first = listed["stays"]
         assert first["clients"] == 1 and first["calls"] == 1 and first["memory"] > 1 << 20
         assert (first["state"], first["pid"], first["owner"]) == ("ready", worker, house.process.pid)
-        lines = ps().splitlines()
+        lines = subprocess.check_output([*OPEXEC, "ps"], text=True).splitlines()
         assert lines[0].split()[:2] == ["NAME", "STATE"]
         assert [line.split()[0] for line in lines[1:]] == ["changes", "goes", "stays"]
 
