@@ -154,5 +154,5 @@ def _address(array: np.ndarray[Any, Any]) -> int:
     try:
         # A third of the cost of __array_interface__.
         return _addressof(_byte_at(array))  # type: ignore[arg-type]
-    except TypeError:  # read-only
+    except (TypeError, ValueError):  # read-only; of a dtype that no buffer may have, as dates and bfloat16
         return int(array.__array_interface__["data"][0])

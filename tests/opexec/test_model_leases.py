@@ -327,6 +327,18 @@ def test_what_is_written_into_an_array_of_empty_is_seen_and_nothing_is_copied(py
         assert model.stats().bytes_copied_in == copied + x.nbytes + x[::2].nbytes
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "M8[ns]", "m8[s]", "float16", "complex64", "V3", "bool"])
+def test_views_of_any_dtype_are_taken_and_those_of_empty_not_copied(dtype: str) -> None:
+    with opexec.load(source("echo")) as model:
+        x = model.empty("x", (3, 1 << 14), dtype)
+        x.view(np.uint8)[...] = np.arange(x.nbytes // 3) % 2
+        for given, copied in ((x[1:], 0), (x[0][16:32], 0), (x.copy()[1:], x[1:].nbytes)):
+            before = model.stats().bytes_copied_in
+            y = model(given)
+            assert y.dtype == x.dtype and y.tobytes() == given.tobytes()
+            assert model.stats().bytes_copied_in - before == copied
+
+
 def test_more_arrays_of_empty_than_a_record_has_room_for() -> None:
     with opexec.load(source("echo")) as model:
         arrays = {f"x{index}": model.empty(f"x{index}", (5,), np.int64) for index in range(40)}
