@@ -71,12 +71,12 @@ def _size(value: Any) -> int:
     return size if isinstance(size, int) else 0
 
 
-def _copied(model: IsolatedModel, values: list[Any]) -> int:
+def _copied(model: IsolatedModel, link: Link, values: list[Any]) -> int:
     """How many bytes a call with these inputs copies, about."""
     large = [value for value in values if _size(value) >= _ASIDE // 64]
     copied = sum(value.nbytes for value in large)
     if copied >= _ASIDE and all(type(value) is np.ndarray for value in large):
-        outside, _ = model._input_memory.find(large)
+        outside, _ = model._input_memory.find(large, link.aligned)
         copied -= sum(large[place].nbytes for place in outside)
     return copied
 
@@ -114,7 +114,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     here = threading.get_ident()
     ended: asyncio.Future[None] = loop.create_future()
-    if _copied(model, values) < _ASIDE:
+    if _copied(model, link, values) < _ASIDE:
         call, kind = model._prepare(link, names, values, 0, timeout)
     else:
         call, kind = await _prepare_aside(model, link, names, values, timeout)

@@ -91,8 +91,11 @@ class InputMemory:
             for key in [key for key, own in self._own_arrays.items() if own.array() is None]:
                 del self._own_arrays[key]
 
-    def find(self, arrays: list[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The indices of the arrays that lie in this memory as they are to be sent, and their places."""
+    def find(self, arrays: list[Any], aligned: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The indices of the arrays that lie in this memory as they are to be sent, and their places.
+
+        `aligned`: to a platform that copies what does not begin on 64 bytes, so that it is to be copied here, where it is counted.
+        """
         outside, places = [], []
         for index, array in enumerate(arrays):
             base = array.base
@@ -107,7 +110,7 @@ class InputMemory:
             ):
                 place: int | None = own.place
             else:
-                place = self._place_of(array, base)
+                place = self._place_of(array, base, aligned)
             if place is not None:
                 outside.append(index)
                 places.append(place)
@@ -119,7 +122,7 @@ class InputMemory:
         for segment in self._arena.segments.values():
             self._memory.forget(segment)
 
-    def _place_of(self, array: np.ndarray[Any, Any], base: object) -> int | None:
+    def _place_of(self, array: np.ndarray[Any, Any], base: object, aligned: bool) -> int | None:
         """Where in this memory an array lies; None if it does not, or has to be copied all the same."""
         size = array.nbytes
         if not size or (size < _LOOK_UP_BYTES and type(getattr(base, "base", base)) is not mmap.mmap):
@@ -128,6 +131,8 @@ class InputMemory:
         if not array.flags.c_contiguous or not dtype.isnative or dtype.hasobject:
             return None
         address = _address(array)
+        if aligned and address % wire.ALIGNMENT:
+            return None
         for start, segment in self._segments.items():  # a dict that is replaced, never changed
             if start <= address and address + size <= start + segment.size:
                 return segment.id << wire.PLACE_BITS | (address - start)

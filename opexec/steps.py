@@ -80,7 +80,7 @@ class CallSteps(Model):
             if value.base is not None:
                 based = True
         if based:
-            outside, places = self._input_memory.find(values)
+            outside, places = self._input_memory.find(values, link.aligned)
         try:
             block = self._packer.pack(names, values, positional, outside)
         except NoRoom:

@@ -88,6 +88,14 @@ def addresses():
     return call
 
 
+def aligned_addresses():
+    """`addresses`, on a platform that says of itself that inputs have to begin on 64 bytes. For a worker alone."""
+    from opexec.workers.platforms import python
+
+    python.Model.aligned = True
+    return addresses()
+
+
 def in_a_segment(address, size):
     """Whether these bytes of this process lie in the mapping of one segment of opexec's."""
     with open("/proc/self/maps") as maps:

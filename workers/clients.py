@@ -369,6 +369,7 @@ class Guest(Server):
                 "version": self.model.version,
                 "inputs": self.model.inputs,
                 "outputs": self.model.outputs,
+                "aligned": self.model.aligned,
             }
         )
 

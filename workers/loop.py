@@ -109,6 +109,7 @@ class Server:
                 "version": self.model.version,
                 "inputs": self.model.inputs,
                 "outputs": self.model.outputs,
+                "aligned": self.model.aligned,
             }
         )
         return True

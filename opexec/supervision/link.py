@@ -21,6 +21,8 @@ class Link:
         self.process = connection.process
         self.framework: str = loaded["framework"]
         self.version: str = loaded["version"]
+        #: Inputs have to begin on 64 bytes (`Platform.aligned`).
+        self.aligned: bool = loaded["aligned"]
         self.specs = specs
         self.collector = Collector(connection)
         self.loop_readers: dict[asyncio.AbstractEventLoop, LoopReader] = {}

@@ -89,6 +89,20 @@ def test_arrays_that_are_not_copied_are_not_handed_over(model: Any, monkeypatch:
     asyncio.run(main())
 
 
+def test_a_large_slice_that_is_copied_to_be_aligned_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        held = Held(model, monkeypatch)
+        task = asyncio.create_task(model.infer_async({"x": x[1:]}))
+        await held.began.wait()
+        held.go_on.set()
+        assert (await task)["x"][0] % 64 == 0
+
+    with opexec.load(source("aligned_addresses")) as loaded:
+        model: Any = loaded
+        x = model.empty("x", LARGE.shape, np.float64)
+        asyncio.run(main())
+
+
 def test_what_is_wrong_with_a_large_input_is_raised() -> None:
     spec = opexec.TensorSpec("x", "float64", (3,))
     with opexec.load(source("total"), inputs=[spec]) as model, pytest.raises(SpecError, match="x"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import os
@@ -337,6 +338,29 @@ def test_views_of_any_dtype_are_taken_and_those_of_empty_not_copied(dtype: str) 
             y = model(given)
             assert y.dtype == x.dtype and y.tobytes() == given.tobytes()
             assert model.stats().bytes_copied_in - before == copied
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_a_slice_of_empty_is_copied_only_for_a_platform_that_wants_it_on_64_bytes(aligned: bool) -> None:
+    with opexec.load(source("aligned_addresses" if aligned else "addresses")) as model:
+        x, large = model.empty("x", (8, 4), np.float32), model.empty("large", (2 << 20,), np.uint8)
+        inputs = {"whole": x, "small": x[1:], "large": large[48:], "on 64": large[128:]}
+        ways: list[Callable[[], Any]] = [
+            lambda: model.infer(inputs),
+            lambda: model(**inputs),
+            lambda: model.submit(inputs).result(),
+            lambda: asyncio.run(model.infer_async(inputs)),
+        ]
+        for way in ways:
+            before = model.stats().bytes_copied_in
+            found = way()
+            assert all(inside for _, inside in found.values())
+            begins = [int(address % 64) for address, _ in found.values()]
+            copied = model.stats().bytes_copied_in - before
+            if aligned:
+                assert (begins, copied) == ([0, 0, 0, 0], x[1:].nbytes + large[48:].nbytes)
+            else:
+                assert (begins, copied) == ([0, 16, 48, 0], 0)
 
 
 def test_more_arrays_of_empty_than_a_record_has_room_for() -> None:

@@ -9,6 +9,8 @@ import types
 import pytest
 
 from opexec.workers import entry_points, platforms
+from opexec.workers.platforms import Platform
+from opexec.workers.platforms.packaged import Wrapped
 
 CODE = """
 from opexec.workers.platforms import Platform
@@ -173,3 +175,10 @@ def test_tensorrt_says_what_is_missing(tmp_path, monkeypatch):
 def test_each_of_opexecs_own_has_its_module():
     folder = os.path.dirname(platforms.__file__)
     assert {name + ".py" for name in platforms.PLATFORMS} <= set(os.listdir(folder))
+
+
+def test_a_package_wants_inputs_aligned_where_its_platform_does():
+    for aligned in (False, True):
+        model = Platform()
+        model.aligned = aligned
+        assert Wrapped(model).aligned is aligned

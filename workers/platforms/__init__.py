@@ -36,12 +36,15 @@ class Platform:
 
     `framework` and `version` name what runs the model (``"onnxruntime"``, ``"1.14.1"``). `inputs` and `outputs` are lists of
     ``{"name": str, "dtype": str, "shape": [int | str | None, ...] | None}`` if the model's file carries its spec, else None.
+    `aligned`: whether the framework looks at an input where it lies only if that begins on 64 bytes. The caller then copies a slice of an array
+    from `Model.empty` that begins elsewhere, as it copies any other array, and counts it.
     """
 
     framework = ""
     version = ""
     inputs: list | None = None
     outputs: list | None = None
+    aligned = False
 
     def bind(self, args, kwargs):
         """Prepare arrays for `run`, without copying their elements; returns whatever `run` takes.

@@ -1,6 +1,6 @@
 """jax models: a factory that makes a function of jax arrays, or a file of jax.export.
 
-jax takes a numpy array's own memory for its array where the elements begin at a multiple of 64 bytes, as all tensors in shared memory do;
+jax takes a numpy array's own memory for its array where the elements begin at a multiple of 64 bytes, as all that callers send does;
 that such an array sees what is written there later is not promised by jax, so it is checked for each place, and where jax copied it copies
 anew for each run. Results are copied once, by the worker.
 """
@@ -54,6 +54,7 @@ class Model(Platform):
     version = jax.__version__
 
     def __init__(self, call, device):
+        self.aligned = device.platform == "cpu"
         self._call = call
         self._device = device
 

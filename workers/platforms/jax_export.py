@@ -30,6 +30,7 @@ class Exported(Platform):
                 "{} was exported for {}, and the device is a {}: export it with platforms=[...], or load it with "
                 "device=...".format(source, ", ".join(exported.platforms), device.platform)
             )
+        self.aligned = device.platform == "cpu"
         self._device = device
         self._tree = exported.in_tree
         self._call = jax.jit(exported.call)

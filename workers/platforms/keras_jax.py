@@ -25,6 +25,7 @@ class Model(Platform):
 
     def __init__(self, keras, model, device):
         self.version = keras.__version__
+        self.aligned = device.platform == "cpu"
         self._device = device
         self._signature = signature = Signature(model)
         self.inputs, self.outputs = signature.inputs, signature.outputs

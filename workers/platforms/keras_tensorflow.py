@@ -25,6 +25,7 @@ def load(keras, options, make):
 
 class Model(Platform):
     framework = "keras"
+    aligned = True
 
     def __init__(self, keras, model, device):
         self.version = keras.__version__

@@ -100,6 +100,7 @@ class Wrapped(Platform):
         self._model = model
         self.framework = model.framework
         self.version = model.version
+        self.aligned = model.aligned
 
     def bind(self, args, kwargs):
         return self._model.bind(args, kwargs)

@@ -1,6 +1,6 @@
 """A graph that a session of TensorFlow runs on arrays that lie in shared memory. The same code for TensorFlow 1 and 2.
 
-Copies. A fed array that begins on 64 bytes is read where it lies. A fetched array is the memory that TensorFlow computed it into, so the one
+Copies. A fed array that begins on 64 bytes, as all that callers send does, is read where it lies. A fetched array is the memory that TensorFlow computed it into, so the one
 copy is the worker's own. An output that is nothing but an input, a constant or a variable of the graph is copied by TensorFlow as
 well, because its memory is not the caller's alone.
 
@@ -65,6 +65,7 @@ class Model(Platform):
 
     framework = "tensorflow"
     version = tensorflow.__version__
+    aligned = True
 
     def __init__(self, session, inputs, outputs):
         self._session = session

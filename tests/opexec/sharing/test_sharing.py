@@ -84,6 +84,13 @@ def test_every_kind_of_result_reaches_a_client(client: Callable[[], Client]):
         assert one.run("float(m(x=x)['x'].sum()), m.stats().bytes_copied_in") == (2_100_000.0, before)
 
 
+def test_a_client_copies_a_slice_for_a_platform_that_wants_it_on_64_bytes(client: Callable[[], Client]):
+    with opexec.load(source("aligned_addresses"), name="aligned") as model, model.share():
+        one = client()
+        one.run("m = opexec.attach('aligned'); x = m.empty('x', (8, 4), 'float32')")
+        assert one.run("int(m(x=x[1:])['x'][0] % 64), m.stats().bytes_copied_in") == (0, 112)
+
+
 def test_a_models_error_and_a_timeout_are_the_clients_alone(gate: Gate, client: Callable[[], Client]):
     with opexec.load(source("gated"), name="gated") as model, model.share():
         one, other = client(), client()
