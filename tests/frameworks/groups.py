@@ -19,6 +19,8 @@ class Group:
     """Those that are also called from another process: each platform and kind of file, not each way to write one."""
     env_vars: dict[str, str] = field(default_factory=dict)
     """What is set in the processes that run there, workers too."""
+    aligned: bool = False
+    """The framework takes an input where it lies only if that begins on 64 bytes."""
 
 
 _ESTIMATORS = ("joblib", "pickle", "proba", "xgboost", "booster", "lightgbm")
@@ -27,7 +29,9 @@ _TENSORFLOW = ("graph", "saved_model", "old_saved_model")
 
 def _keras(environment: str, backend: str) -> Group:
     subjects = ("h5", "sequential", "keras")
-    return Group(environment, "keras_models.py", subjects, ("keras",), {"KERAS_BACKEND": backend})
+    return Group(
+        environment, "keras_models.py", subjects, ("keras",), {"KERAS_BACKEND": backend}, backend != "torch"
+    )
 
 
 GROUPS = {
@@ -45,22 +49,35 @@ GROUPS = {
         ("factory", "state_dict", "torchscript", "safetensors", "export"),
         ("state_dict", "torchscript", "export"),
     ),
-    "jax": Group("jax", "jax_models.py", ("factory", "jitted", "eager", "export"), ("factory", "export")),
+    "jax": Group(
+        "jax", "jax_models.py", ("factory", "jitted", "eager", "export"), ("factory", "export"), aligned=True
+    ),
     "sklearn-0.23": Group(
         "sklearn-0.23", "sklearn_models.py", _ESTIMATORS, ("joblib", "xgboost", "lightgbm")
     ),
     "sklearn": Group("sklearn", "sklearn_models.py", _ESTIMATORS, ("joblib", "xgboost", "lightgbm")),
     "tensorflow-1.15": Group(
-        "tensorflow-1.15", "tensorflow_models.py", _TENSORFLOW, ("graph", "saved_model")
+        "tensorflow-1.15", "tensorflow_models.py", _TENSORFLOW, ("graph", "saved_model"), aligned=True
     ),
-    "tensorflow-2.4": Group("tensorflow-2.4", "tensorflow_models.py", _TENSORFLOW, ("graph", "saved_model")),
+    "tensorflow-2.4": Group(
+        "tensorflow-2.4", "tensorflow_models.py", _TENSORFLOW, ("graph", "saved_model"), aligned=True
+    ),
     "tensorflow-2.21": Group(
-        "tensorflow-2.21", "tensorflow_models.py", _TENSORFLOW, ("graph", "saved_model")
+        "tensorflow-2.21", "tensorflow_models.py", _TENSORFLOW, ("graph", "saved_model"), aligned=True
     ),
-    "keras-2-tensorflow-1.15": Group("tensorflow-1.15", "keras_models.py", ("h5", "sequential"), ("h5",)),
-    "keras-2-tensorflow-2.4": Group("tensorflow-2.4", "keras_models.py", ("h5", "sequential"), ("h5",)),
+    "keras-2-tensorflow-1.15": Group(
+        "tensorflow-1.15", "keras_models.py", ("h5", "sequential"), ("h5",), aligned=True
+    ),
+    "keras-2-tensorflow-2.4": Group(
+        "tensorflow-2.4", "keras_models.py", ("h5", "sequential"), ("h5",), aligned=True
+    ),
     "keras-3-tensorflow": _keras("tensorflow-2.21", "tensorflow"),
     "keras-3-jax": _keras("keras-jax", "jax"),
     "keras-3-torch": _keras("keras-torch", "torch"),
     "caffe2": Group("caffe2", "caffe2_models.py", ("nets",), ("nets",)),
+    # Whichever environments have the oldest and the newest Python.
+    "python-3.7": Group("onnxruntime-1.4", "python_models.py", ("factory",), ("factory",)),
+    "python-3.13": Group("onnxruntime", "python_models.py", ("factory",), ("factory",)),
+    # In a worker a platform is registered by a package that is installed: test_frameworks.py does that.
+    "registered": Group("onnxruntime-1.4", "registered_models.py", ("matrix",), ()),
 }

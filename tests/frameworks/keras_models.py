@@ -111,12 +111,24 @@ if IS_3:
 def echo(folder, dtype):
     def build():
         x = keras.Input((None,), dtype=dtype, name="x")
-        # Floats of another dtype than a layer's own would be converted.
-        own = dtype if "float" in dtype else None
-        layer = L.Identity(dtype=own) if IS_3 else L.Activation("linear", dtype=dtype)
-        return keras.Model(x, layer(x))
+        return keras.Model(x, _identity(x, dtype))
 
     return Subject("keras", save(folder, build, ".h5"), None)
+
+
+def echoes(folder, dtypes):
+    def build():
+        inputs = [keras.Input((None,), dtype=dtype, name="x_" + dtype) for dtype in dtypes]
+        return keras.Model(inputs, [_identity(x, dtype) for x, dtype in zip(inputs, dtypes)])
+
+    names = {dtype: ("x_" + dtype, "output_{}".format(place)) for place, dtype in enumerate(dtypes)}
+    return Subject("keras", save(folder, build, ".h5"), None), names
+
+
+def _identity(x, dtype):
+    # Floats of another dtype than a layer's own would be converted.
+    own = dtype if "float" in dtype else None
+    return (L.Identity(dtype=own) if IS_3 else L.Activation("linear", dtype=dtype))(x)
 
 
 DTYPES = dict.fromkeys("bool int8 int32 uint8 float16 bfloat16 float32".split(), True)

@@ -18,6 +18,8 @@ ECHOES = {
         *("float16", "float32", "float64"),
     )
 }
+#: Those in one model, `echoes`.
+ECHOED = ("bool", "float16")
 
 tensor = helper.make_tensor_value_info
 
@@ -67,6 +69,13 @@ def write(folder: Path) -> None:
         [node("Identity", ["x"], ["y"])],
         [tensor("x", STRING, None)],
         [tensor("y", STRING, None)],
+    )
+
+    save(
+        "echoes",
+        [node("Identity", [f"x_{name}"], [f"y_{name}"]) for name in ECHOED],
+        [tensor(f"x_{name}", ECHOES[name], None) for name in ECHOED],
+        [tensor(f"y_{name}", ECHOES[name], None) for name in ECHOED],
     )
 
     # Outputs whose shapes depend on values.

@@ -24,6 +24,11 @@ def echo(folder, dtype):
     return Subject("onnx", path, None, output="y")
 
 
+def echoes(folder, dtypes):
+    path = os.path.join(os.environ["OPEXEC_TEST_MODELS"], "echoes.onnx")
+    return Subject("onnx", path, None), {dtype: ("x_" + dtype, "y_" + dtype) for dtype in dtypes}
+
+
 def junk(folder):
     path = os.path.join(folder, "junk.onnx")
     with open(path, "wb") as file:

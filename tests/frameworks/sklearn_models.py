@@ -75,6 +75,9 @@ def echo(folder, dtype):
     return Subject("sklearn", path, None, {"method": "transform"}, input="X")
 
 
+TEXTS = "string"
+
+
 def _junk(folder, name, data):
     path = os.path.join(folder, name)
     with open(path, "wb") as file:

@@ -8,6 +8,10 @@ importable as in a worker, and has
     DTYPES    optional, {dtype: taken}: what a call with such an input does: True if it is answered, False if it is refused by a TypeError
               that names the input and the dtype. What is not in it is not tested.
     echo      needed for DTYPES: ``echo(folder, dtype)`` returns a `Subject` that gives its input back, whose shape has two axes of any size.
+    echoes    needed where a model takes inputs of one dtype alone: ``echoes(folder, dtypes)`` returns a `Subject` that has an input of each and gives it
+              back, and ``{dtype: (name of the input, name of the output)}``. "string" is among the dtypes where there is
+    TEXTS     optional: what gives texts back, "string" (str) or "bytes" (UTF-8).
+    VERSIONS  optional, {framework: version}, for a framework that no module is named after.
     BAD       optional, {name: make}: ``make(folder)`` writes what looks like a model and is none; returns
               ``(framework, platform, source, options)``, the framework as `Platform.framework` calls it.
 

@@ -1,6 +1,7 @@
 """Models of TensorFlow, written by the version that runs this: 1.15 or a 2. Python >= 3.7; subject.py says what the names here mean.
 
-Executed, it writes what the cases of other versions read: ``python tensorflow_models.py FOLDER`` makes FOLDER/<version>/saved_model and graph.pb.
+Executed, it writes what the cases of other versions read: ``python tensorflow_models.py FOLDER`` makes saved_model, graph.pb and
+multiplying.pb in FOLDER/<version>.
 """
 
 import os
@@ -51,6 +52,12 @@ def saved_by_session(folder, build, **signatures):
 def affine_graph():
     x = tf.placeholder(tf.float32, [None, 4], name="x")
     tf.add(tf.matmul(x, tf.constant(WEIGHTS)), tf.constant(BIAS), name="y")
+
+
+def multiplying_graph():
+    x = y = tf.placeholder(tf.float32, [None, None], name="x")
+    for _ in range(5):
+        y = tf.matmul(y, x)
 
 
 def affine_with_variables():
@@ -155,6 +162,19 @@ def echo(folder, dtype):
     return Subject("tensorflow", path, None, output="y")
 
 
+def echoes(folder, dtypes):
+    def build():
+        for dtype in dtypes:
+            x = tf.placeholder(dtype, [None, None], name="x_" + dtype)
+            tf.concat([x[:1], x[1:]], 0, name="y_" + dtype)
+
+    path = frozen(os.path.join(folder, "echoes.pb"), build)
+    return Subject("tensorflow", path, None), {dtype: ("x_" + dtype, "y_" + dtype) for dtype in dtypes}
+
+
+TEXTS = "bytes"
+
+
 def junk(folder):
     path = os.path.join(folder, "junk.pb")
     with open(path, "wb") as file:
@@ -177,4 +197,5 @@ if __name__ == "__main__":
     place = os.path.join(sys.argv[1], VERSION)
     os.makedirs(place)
     frozen(os.path.join(place, "graph.pb"), affine_graph)
+    frozen(os.path.join(place, "multiplying.pb"), multiplying_graph)
     save_affine(os.path.join(place, "saved_model"))

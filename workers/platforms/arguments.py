@@ -13,7 +13,9 @@ def check_options(platform, options, known, factory=False):
     unknown = sorted(set(options) - set(known) - ({"in_process"} if factory else set()))
     if unknown:
         raise ValueError(
-            "the {} platform knows no option {!r}; it knows {}".format(platform, unknown[0], ", ".join(known))
+            "the {} platform knows no option {!r}; it knows {}".format(
+                platform, unknown[0], ", ".join(known) or "none"
+            )
         )
     threads = options.get("threads")
     if threads is not None and (type(threads) is not int or threads < 1):
