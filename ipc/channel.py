@@ -10,6 +10,7 @@ import os
 import threading
 import time
 
+from .control import Frame, under
 from .doorbell import Doorbell
 from .faults import PeerGone, ProtocolError
 from .plan import Plan
@@ -39,6 +40,7 @@ class Channel:
         self.attaches = attaches
         self._on_message = on_message
         self.told = set()
+        self._untold = {}  # frames of plans that were not told in time, by id: the part that was sent is not sent again
         self._telling = threading.Lock()
 
     # Sending
@@ -48,17 +50,25 @@ class Channel:
 
         Raises TimeoutError past `deadline` (by `time.monotonic`): it is to be told again before it is used.
         """
+        if plan.id not in self.told:
+            under(self._telling, time_left(deadline), self._tell, plan, packer, deadline)
+
+    def _tell(self, plan, packer, deadline):
         if plan.id in self.told:
             return
-        with self._telling:
-            if plan.id in self.told:
-                return
-            self.control.send(plan.to_message(), timeout=time_left(deadline))
-            self.told.add(plan.id)
-            if len(self.told) > _FORGET_ABOVE:
-                stale = self.told - packer.plan_ids
-                self.control.send({"type": "forget", "plans": sorted(stale)}, timeout=time_left(deadline))
-                self.told -= stale
+        frame = self._untold.get(plan.id)
+        if frame is None:
+            if self._untold:
+                known = packer.plan_ids
+                self._untold = {id: kept for id, kept in self._untold.items() if id in known}
+            frame = self._untold[plan.id] = Frame(plan.to_message())
+        self.control.send_frame(frame, time_left(deadline))
+        self.told.add(plan.id)
+        del self._untold[plan.id]
+        if len(self.told) > _FORGET_ABOVE:
+            stale = self.told - packer.plan_ids
+            self.control.send({"type": "forget", "plans": sorted(stale)}, timeout=time_left(deadline))
+            self.told -= stale
 
     def offer(self, segment, deadline=None):
         """Hand the other side a segment of this side's arena. Raises TimeoutError past `deadline`: it is to be offered again."""

@@ -81,32 +81,22 @@ class Control:
 
         Raises PeerGone, TimeoutError, or ValueError for a message that is too long.
         """
-        body = pack(message)
-        fds = array.array("i", fds)
-        if len(body) > MAX_MESSAGE or len(fds) > MAX_DESCRIPTORS:
-            raise ValueError(
-                "a control message of {} bytes with {} descriptors; the most is {} bytes and {} descriptors".format(
-                    len(body), len(fds), MAX_MESSAGE, MAX_DESCRIPTORS
-                )
-            )
-        frame = _Outgoing(_HEADER.pack(len(body), len(fds)) + body, fds)
+        self.send_frame(Frame(message, fds), timeout)
+
+    def send_frame(self, frame, timeout=None):
+        """`send` a message that was made a frame. Given again after a timeout, only what is left of it is sent: nothing, maybe."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        locked: list = []  # filled by C code: an interruption falls before the lock is taken or after that is known
+        under(self._sending, timeout, self._send_next, frame, deadline)
+
+    def _send_next(self, frame, deadline):
+        if self._outgoing is not None:
+            self._finish(self._outgoing, deadline)
+        self._outgoing = frame
         try:
-            locked.extend(map(self._sending.acquire, (True,), (-1 if timeout is None else max(timeout, 0),)))
-            if True not in locked:
-                raise TimeoutError("another thread has been sending for {} s".format(timeout))
-            if self._outgoing is not None:
-                self._finish(self._outgoing, deadline)
-            self._outgoing = frame
-            try:
-                self._finish(frame, deadline)
-            finally:
-                if not frame.begun():
-                    self._outgoing = None
+            self._finish(frame, deadline)
         finally:
-            if True in locked:
-                self._sending.release()
+            if not frame.begun():
+                self._outgoing = None
 
     def _finish(self, frame, deadline):
         while True:
@@ -280,13 +270,20 @@ class Control:
             _close(fds)
 
 
-class _Outgoing:
-    """A frame, and how much of it the socket has taken."""
+class Frame:
+    """A message, and how much of it the socket has taken. Raises ValueError if it is too long."""
 
-    def __init__(self, data, fds):
+    def __init__(self, message, fds=()):
+        body = pack(message)
+        if len(body) > MAX_MESSAGE or len(fds) > MAX_DESCRIPTORS:
+            raise ValueError(
+                "a control message of {} bytes with {} descriptors; the most is {} bytes and {} descriptors".format(
+                    len(body), len(fds), MAX_MESSAGE, MAX_DESCRIPTORS
+                )
+            )
         self.sent = []  # bytes taken by each sendmsg
-        self._data = memoryview(data)
-        self._fds = fds
+        self._data = memoryview(_HEADER.pack(len(body), len(fds)) + body)
+        self._fds = array.array("i", fds)
 
     def begun(self):
         return bool(self.sent)
@@ -296,6 +293,19 @@ class _Outgoing:
 
     def ancillary(self):
         return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, self._fds)] if self._fds and not self.sent else []
+
+
+def under(lock, timeout, action, *arguments):
+    """Call `action` under a lock under which others send. Raises TimeoutError if it is not free within `timeout` seconds; None: wait for ever."""
+    locked: list = []  # filled by C code: an interruption falls before the lock is taken or after that is known
+    try:
+        locked.extend(map(lock.acquire, (True,), (-1 if timeout is None else max(timeout, 0),)))
+        if True not in locked:
+            raise TimeoutError("another thread has been sending for {} s".format(timeout))
+        action(*arguments)
+    finally:
+        if True in locked:
+            lock.release()
 
 
 def _split(chunks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -69,6 +70,37 @@ def test_what_could_not_be_told_in_time_is_told_again(ends, packer, segments):
     ends.worker.handle_control()
     assert list(ends.worker.segments) == [segment.id]
     assert len(os.listdir("/proc/self/fd")) == before + 1, "its mapping holds one descriptor"
+
+
+def test_what_is_told_without_waiting_arrives_once(ends, packer):
+    names = tuple("input {}".format(number).ljust(2000) for number in range(1000))
+    block = packer.pack(names, [np.zeros(1, "u1")] * len(names), 0)
+    told, messages = 0, []
+    while block.plan.id not in ends.caller.told:
+        assert told < 100, "each time from the beginning"
+        told += 1
+        with contextlib.suppress(TimeoutError):
+            ends.caller.tell(block.plan, packer, deadline=0.0)
+        messages += ends.controls[1].drain()
+    assert told > 2, "the socket holds a part of it"
+    assert [message["type"] for message, _ in messages] == ["plan"]
+
+
+def test_telling_waits_for_no_thread_that_is_kept_from_it_past_the_deadline(ends, packer):
+    names = tuple("input {}".format(number) for number in range(20000))
+    large = packer.pack(names, [np.zeros(1, "u1")] * len(names), 0)
+    small = packer.pack(("x",), [np.zeros(1, "u1")], 0)
+    telling = threading.Thread(target=ends.caller.tell, args=(large.plan, packer), daemon=True)
+    telling.start()
+    while not ends.caller._telling.locked():
+        time.sleep(0.001)
+    for deadline in (0.0, time.monotonic() + 0.01):
+        with pytest.raises(TimeoutError):
+            ends.caller.tell(small.plan, packer, deadline=deadline)
+    while telling.is_alive():
+        ends.worker.handle_control()
+    ends.caller.tell(small.plan, packer, deadline=0.0)
+    assert ends.worker.plan(small.plan.id).names == ("x",)
 
 
 @pytest.mark.parametrize("id", [0, 1, 7, 2**39, 2**64 - 1])
