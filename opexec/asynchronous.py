@@ -1,4 +1,4 @@
-"""One call of `IsolatedModel.infer_async`: the event loop goes on while it waits for a worker, copies much, or waits for the answer."""
+"""One call of `IsolatedModel.infer_async`: the event loop goes on while it waits for a worker, copies much, is sent, or waits for the answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +38,7 @@ async def infer(
             await _wait(model, deadline)
             continue
         try:
-            call, kind = await _run(model, link, names, values, time_left(deadline), tries)
+            call, kind = await _run(model, link, names, values, deadline, tries)
             return model._results(link, call, kind, outputs)
         except Again as again:
             tries -= again.sent
@@ -107,17 +107,56 @@ async def _run(
     link: Link,
     names: tuple[str, ...],
     values: list[Any],
-    timeout: float | None,
+    deadline: float | None,
     tries: int,
 ) -> tuple[Call, ArrayKind | None]:
-    """`_prepare`, and wait for the answer."""
+    """`_prepare`, send, and wait for the answer."""
     loop = asyncio.get_running_loop()
-    here = threading.get_ident()
-    ended: asyncio.Future[None] = loop.create_future()
     if _copied(model, link, values) < _ASIDE:
-        call, kind = model._prepare(link, names, values, 0, timeout)
+        call, kind = model._prepare(link, names, values, 0, time_left(deadline))
     else:
-        call, kind = await _prepare_aside(model, link, names, values, timeout)
+        call, kind = await _prepare_aside(model, link, names, values, time_left(deadline))
+    call.deadline = deadline
+    connection, reader = link.connection, link.loop_reader()
+    ended: asyncio.Future[None] = loop.create_future()
+    sent: asyncio.Future[BaseException | None] | None = None
+    timer = None
+
+    def expire() -> None:
+        if sent is None or sent.done():
+            connection.expire(call)
+        else:
+            sent.set_result(connection.unheard())
+
+    call.finish = _finish(loop, ended)
+    try:
+        sent = reader.sender.send(call)
+        reader.add(call)
+        if deadline is not None:
+            timer = loop.call_later(deadline - time.monotonic() + 0.001, expire)
+        if sent is not None:
+            error = await sent
+            if error is not None:
+                raise error
+        await ended
+    except BaseException as error:
+        connection.calls.abandon(call)
+        if not call.id:
+            model._recover(link, call, error)
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+        reader.remove(call)
+    if call.failure is not None:
+        model._recover(link, call, call.failure, tries)
+        raise call.failure
+    return call, kind
+
+
+def _finish(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> Callable[[Call], None]:
+    """What is told, in whichever thread, that a call has ended, and tells `ended`."""
+    here = threading.get_ident()
 
     def wake() -> None:
         if not ended.done():
@@ -130,25 +169,4 @@ async def _run(
             with contextlib.suppress(RuntimeError):  # the loop has ended, and its coroutines with it
                 loop.call_soon_threadsafe(wake)
 
-    call.finish = finish
-    model._send(link, call)
-    reader = link.loop_reader()
-    reader.add(call)
-    try:
-        timer = None
-        if call.deadline is not None:
-            timer = loop.call_later(call.deadline - time.monotonic() + 0.001, link.connection.expire, call)
-        try:
-            await ended
-        finally:
-            if timer is not None:
-                timer.cancel()
-    except BaseException:
-        link.connection.calls.abandon(call)
-        raise
-    finally:
-        reader.remove(call)
-    if call.failure is not None:
-        model._recover(link, call, call.failure, tries)
-        raise call.failure
-    return call, kind
+    return finish

@@ -21,10 +21,12 @@ from . import leaving
 from .calls import Call, InFlight
 from .errors import CallTimeout, ModelError, OpexecError, OutOfSharedMemory, ProtocolError
 from .ipc import PROTOCOL, faults, wire
-from .ipc.channel import Channel, close_all
+from .ipc.channel import Channel, close_all, time_left
+from .ipc.control import under
 from .ipc.doorbell import Block, strategy
 from .ipc.packer import Block as PackedBlock
 from .ipc.packer import Packer
+from .ipc.plan import Plan
 from .ipc.ring import CALLER, CHANNEL_BYTES, WORKER, write_header
 from .memory import SharedMemory
 from .output_memory import OutputMemory
@@ -38,6 +40,9 @@ _FOLLOW_S = 0.05
 
 #: How long, in seconds, a worker's control socket may take no message from `let_in`.
 _LET_IN_S = 1.0
+
+#: A deadline of what is not to be waited for.
+_AT_ONCE = 0.0
 
 #: What a worker says of an exception.
 _ERROR_PARTS = ("type", "message", "traceback")
@@ -56,6 +61,8 @@ class Connection:
         self.dead: OpexecError | None = None
         #: Why this side had the worker killed, if it did.
         self.condemned = ""
+        #: The worker has gone, and a thread sees to its end.
+        self.going = False
         #: Told of a call for which no thread waits when its deadline has passed.
         self.overdue: Callable[[Call], None] | None = None
         self.sent = 0
@@ -135,18 +142,16 @@ class Connection:
             raise self.ended()
         block = call.block
         assert block is not None
-        plan, arena, channel = block.plan, self._packer.arena, self.channel
-        try:
-            if len(self._offered) != arena.count:
-                self._offer_segments(call.deadline)
-            if plan.id not in channel.told:
-                channel.tell(plan, self._packer, call.deadline)
-        except faults.PeerGone:
-            raise self.bury() from None
-        except TimeoutError as error:
-            raise CallTimeout(
-                f"worker {self.process.name!r} takes no messages ({error}), and the call's timeout has passed: it was not sent"
-            ) from None
+        plan, channel = block.plan, self.channel
+        if len(self._offered) != self._packer.arena.count or plan.id not in channel.told:
+            try:
+                self._introduce(plan, call.deadline)
+            except faults.PeerGone:
+                raise self.bury() from None
+            except TimeoutError as error:
+                raise CallTimeout(
+                    f"worker {self.process.name!r} takes no messages ({error}), and the call's timeout has passed: it was not sent"
+                ) from None
         try:
             while not self._publish(call, block):
                 channel.bell.ring()
@@ -154,6 +159,33 @@ class Connection:
         except faults.ProtocolError as error:
             raise self.broken(error) from error
         return channel.bell.ring()
+
+    def try_send(self, call: Call) -> bool:
+        """`send`, for who must not wait. False if it would have to: the worker has as many calls as fit, or reads no messages, or has just gone."""
+        if self.dead is not None:
+            raise self.ended()
+        block = call.block
+        assert block is not None
+        try:
+            self._introduce(block.plan, _AT_ONCE)
+        except faults.PeerGone:
+            self.bury_aside()
+            return False
+        except TimeoutError:
+            return False
+        try:
+            published = self._publish(call, block)
+        except faults.ProtocolError as error:
+            raise self.broken(error) from error
+        self.channel.bell.ring()
+        return published
+
+    def _introduce(self, plan: Plan, deadline: float | None) -> None:
+        """See to it that the worker knows the plan, and the segments that a block may lie in. Raises PeerGone or TimeoutError."""
+        if len(self._offered) != self._packer.arena.count:
+            self._offer_segments(deadline)
+        if plan.id not in self.channel.told:
+            self.channel.tell(plan, self._packer, deadline)
 
     def _publish(self, call: Call, block: PackedBlock) -> bool:
         """Put the call into the ring; False if that is full."""
@@ -205,11 +237,13 @@ class Connection:
         self.channel.bell.ring()
 
     def _offer_segments(self, deadline: float | None = None) -> None:
-        with self._offering:
-            for id, segment in self._packer.arena.segments.items():
-                if id not in self._offered:
-                    self.channel.offer(segment, deadline)
-                    self._offered.add(id)
+        under(self._offering, time_left(deadline), self._offer, deadline)
+
+    def _offer(self, deadline: float | None) -> None:
+        for id, segment in self._packer.arena.segments.items():
+            if id not in self._offered:
+                self.channel.offer(segment, deadline)
+                self._offered.add(id)
 
     def wait(self, call: Call, woke: bool) -> None:
         """Wait until `call` has an answer or a failure. Raises the failure, or CallTimeout past the call's deadline."""
@@ -294,11 +328,21 @@ class Connection:
         try:
             self.channel.handle_control()
             if self.process.pidfd in ready:
-                self._bury()
+                self._see_to_the_end()
         except faults.PeerGone:
-            self._bury()
+            self._see_to_the_end()
         except faults.ProtocolError as error:
             self.broken(error)
+
+    def _see_to_the_end(self) -> None:
+        if self._reader_must_not_wait:
+            self.bury_aside()
+        else:
+            self._bury()
+
+    @property
+    def _reader_must_not_wait(self) -> bool:
+        return bool(getattr(self._role.get(0), "must_not_wait", False))
 
     def _deliver(self) -> None:
         consumer = self.channel.consumer
@@ -475,11 +519,31 @@ class Connection:
                 raise faults.ProtocolError(f"a failure message whose error is {error!r}")
             self._failures[_positive(message, "id")] = message
         elif kind == "need":
-            self.outputs.give_room(_positive(message, "bytes"))
+            size = _positive(message, "bytes")
+            if self._reader_must_not_wait:
+                name = f"opexec-room-{self.process.name}"
+                threading.Thread(target=self._give_room, args=(size,), name=name, daemon=True).start()
+            else:
+                self.outputs.give_room(size)
         elif kind == "broken":
             raise faults.ProtocolError(f"the worker gave up: {message.get('why')}")
         else:
             raise faults.ProtocolError(f"a control message of type {kind!r}, which a caller does not know")
+
+    def _give_room(self, size: int) -> None:
+        """`give_room`, in a thread: creating much takes long, and a worker that was stopped takes no messages."""
+        try:
+            self.outputs.give_room(size)
+        except faults.PeerGone:  # who reads is told
+            pass
+        except Exception as error:  # the worker would wait for it without end
+            self.condemn(f"it asked for {size} bytes of shared memory, and giving them failed: {error}")
+
+    def unheard(self) -> CallTimeout:
+        """The failure of a call that could not be sent until its deadline."""
+        return CallTimeout(
+            f"worker {self.process.name!r} has as many calls as fit, or takes no messages, and the call's timeout has passed: it was not sent"
+        )
 
     def holders(self) -> str:
         """Who holds output blocks, for messages."""
@@ -517,6 +581,13 @@ class Connection:
             else:
                 time.sleep(0.001)  # the reader sees it, too
         return self.ended()
+
+    def bury_aside(self) -> None:
+        """`bury`, in a thread: it may take a second or more to learn why a worker has gone."""
+        if not self.going:
+            name = f"opexec-burying-{self.process.name}"
+            threading.Thread(target=self.bury, name=name, daemon=True).start()
+            self.going = True
 
     def retire(self, error: OpexecError) -> bool:
         """Take no more calls, which fail with `error`, if none is in flight; False if one is. `close` must follow."""

@@ -1,6 +1,6 @@
-"""Readers of answers for calls that no thread waits for: a thread for Futures, the event loop for coroutines.
+"""Readers of answers for calls that no thread waits for: a thread for Futures, the event loop for coroutines. The loop sends those, too.
 
-Both take the reader's role of a connection only while they have calls in flight and nobody else has it.
+Both readers take the reader's role of a connection only while they have calls in flight and nobody else has it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from .connection import Connection
 _LOOK_AGAIN_MS = 100
 #: The thread stays this long after the last Future, in seconds: starting one costs more than a call.
 _LINGER_S = 1.0
+
+#: What could not be sent at once is tried again after so long, in seconds, and then after twice as long each time, up to the second.
+_TRY_AGAIN_S = 0.001
+_TRY_AGAIN_MOST_S = 0.016
 
 
 class Collector:
@@ -135,6 +139,49 @@ class Collector:
         return int(min(max(deadline - time.monotonic(), 0) * 1000 + 1, _LOOK_AGAIN_MS))
 
 
+class LoopSender:
+    """Sends the calls of one event loop, in whose thread all methods run. It never waits: what cannot be sent at once is tried again, in turn."""
+
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._connection = connection
+        self._loop = loop
+        self._unsent: deque[tuple[Call, asyncio.Future[BaseException | None]]] = deque()
+        self._pause = _TRY_AGAIN_S
+
+    def send(self, call: Call) -> asyncio.Future[BaseException | None] | None:
+        """Send `call`; None if that is done. Else a future, whose result is what it failed with, or None once it is sent.
+
+        As soon as that future is done, whoever does it, the call is not sent any more. Raises what ended the connection.
+        """
+        if not self._unsent and self._connection.try_send(call):
+            return None
+        sent: asyncio.Future[BaseException | None] = self._loop.create_future()
+        self._unsent.append((call, sent))
+        if len(self._unsent) == 1:
+            self._try_later()
+        return sent
+
+    def _try_again(self) -> None:
+        while self._unsent:
+            call, sent = self._unsent[0]
+            if not sent.done():
+                try:
+                    if not self._connection.try_send(call):
+                        self._try_later()
+                        return
+                    sent.set_result(None)
+                except (
+                    BaseException
+                ) as error:  # Ctrl-C too: it goes to the coroutine, and the others are still sent
+                    sent.set_result(error)
+            self._unsent.popleft()
+            self._pause = _TRY_AGAIN_S
+
+    def _try_later(self) -> None:
+        self._loop.call_later(self._pause, self._try_again)
+        self._pause = min(2 * self._pause, _TRY_AGAIN_MOST_S)
+
+
 class LoopReader:
     """Reads answers for the coroutines of one event loop, from the loop itself. All methods but `heir` run in the loop's thread.
 
@@ -142,12 +189,16 @@ class LoopReader:
     announced, and whoever wants to read meanwhile just does.
     """
 
+    #: Asked by the connection of whoever has the reader's role: what takes long is to be done elsewhere.
+    must_not_wait = True
+
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
         self._loop = loop
         self._calls: set[Call] = set()
         self._fds: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
+        self.sender = LoopSender(connection, loop)
         connection.add_heir(self.heir)
 
     def heir(self) -> None:
@@ -163,7 +214,7 @@ class LoopReader:
                 self._loop.call_soon_threadsafe(self._read, None)
 
     def add(self, call: Call) -> None:
-        """Read the answer of `call`, which has been sent."""
+        """Read until the answer of `call`, which has been sent, or until there is room for it."""
         self._calls.add(call)
         self._read(None)
 
@@ -205,11 +256,14 @@ class LoopReader:
             except BaseException:  # Ctrl-C in this very moment
                 connection.leave_role(self)
                 raise
-        if connection.dead is None:
-            self._watch()
-            self._look_later()
-        else:
+        if connection.dead is not None:
             self._ignore()
+            return
+        if connection.going:  # what tells of that would go on telling
+            self._unwatch()
+        else:
+            self._watch()
+        self._look_later()
 
     def _watch(self) -> None:
         connection = self._connection

@@ -87,9 +87,9 @@ def test_any_number_of_crashes_can_be_counted() -> None:
     assert [crashes.count() for _ in range(3000)][-1] == 0.2
 
 
-@pytest.mark.parametrize("way", ["infer", "infer_async", "submit"])
+@pytest.mark.parametrize("way, step", [("infer", "send"), ("infer_async", "try_send"), ("submit", "send")])
 def test_a_worker_that_goes_just_before_a_call_is_sent_to_it(
-    way: str, monkeypatch: pytest.MonkeyPatch
+    way: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call goes to the next one: no worker has begun it."""
     calls = {
@@ -100,14 +100,14 @@ def test_a_worker_that_goes_just_before_a_call_is_sent_to_it(
     with opexec.load(source("double")) as model:
         pid = model.workers[0].pid
         assert pid is not None
-        send = Connection.send
+        send = getattr(Connection, step)
 
         def late(self: Connection, call: Call) -> bool:
             monkeypatch.undo()
             os.kill(pid, signal.SIGKILL)
             self.bury()
-            return send(self, call)
+            return bool(send(self, call))
 
-        monkeypatch.setattr(Connection, "send", late)
+        monkeypatch.setattr(Connection, step, late)
         assert calls[way](model)["y"].tolist() == [2, 2, 2]
         assert model.workers[0].pid != pid
