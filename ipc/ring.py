@@ -28,6 +28,9 @@ MAGIC = 0x6365_7865_706F  # "opexec" in memory order
 SLOTS = 1024
 SLOT_BYTES = 128
 
+#: How many records wait at most. One slot stays free, so that what was taken last can be read until the next is taken.
+CAPACITY = SLOTS - 1
+
 _CALLER_LINE = 128
 _WORKER_LINE = 256
 _SLOTS_START = 4096
@@ -93,7 +96,7 @@ class Producer:
             raise ProtocolError(
                 "ring: of {} records the consumer says it read {}".format(self.tail, self.tail - used)
             )
-        return SLOTS - used
+        return max(CAPACITY - used, 0)
 
     def last_taken(self, record):
         """What the consumer took last, unpacked with the struct `record`, or None. It tells what the other side is at; trust it for no more."""
@@ -109,7 +112,7 @@ class Producer:
         """
         tail = self.tail
         words = self._words
-        if not 0 <= tail - words[self._head_at] < SLOTS and not self.room():
+        if not 0 <= tail - words[self._head_at] < CAPACITY and not self.room():
             return False
         start = self._slots + tail % SLOTS * SLOT_BYTES
         _pack_head(self._bytes, start, kind, id, plan, place, word4, word5, word6, word7)

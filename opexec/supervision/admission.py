@@ -48,21 +48,25 @@ class Admission:
     async def enter_async(self, deadline: float | None) -> Seat:
         """`enter` for an event loop, which goes on meanwhile."""
         loop = asyncio.get_running_loop()
-        event = asyncio.Event()
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def end() -> None:
+            if not woken.done():
+                woken.set_result(None)
 
         def wake() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and its coroutines with it
-                loop.call_soon_threadsafe(event.set)
+                loop.call_soon_threadsafe(end)
 
         seat = Seat(self, wake)
         if self._ask(seat):
             return seat
         try:
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
-            try:
-                await asyncio.wait_for(event.wait(), left)
-            except asyncio.TimeoutError:
-                raise self._too_slow() from None
+            # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the seat.
+            done, _ = await asyncio.wait([woken], timeout=left)
+            if not done:
+                raise self._too_slow()
             seat.check()
         except BaseException:
             self._withdraw(seat)

@@ -14,6 +14,7 @@ from opexec.ipc import wire
 from opexec.ipc.faults import ProtocolError
 from opexec.ipc.ring import (
     CALLER,
+    CAPACITY,
     CHANNEL_BYTES,
     SLOTS,
     WORKER,
@@ -49,49 +50,51 @@ def read(consumer):
 @BOTH_WAYS
 def test_an_empty_ring(map, own, peer):
     producer, consumer = Producer(map, own, peer), Consumer(map, peer, own)
-    assert producer.room() == SLOTS and consumer.peek(wire.HEAD) is None
+    assert producer.room() == CAPACITY and consumer.peek(wire.HEAD) is None
 
 
 @BOTH_WAYS
 def test_a_full_ring_takes_no_more_and_loses_nothing(map, own, peer):
     producer, consumer = Producer(map, own, peer), Consumer(map, peer, own)
-    for index in range(SLOTS):
+    for index in range(CAPACITY):
         assert producer.publish(*numbered(index))
+    assert producer.last_taken(wire.HEAD) is None
     for _ in range(3):
         assert producer.room() == 0
         assert not producer.publish(*numbered(99_999))
         assert not producer.publish_long(wire.RELEASES, wire.RELEASE, *range(wire.RELEASES_IN_RECORD))
     assert read(consumer) == numbered(0)
-    assert producer.room() == 1 and producer.publish(*numbered(SLOTS)) and producer.room() == 0
-    assert [read(consumer) for _ in range(SLOTS)] == [numbered(index) for index in range(1, SLOTS + 1)]
+    assert producer.room() == 1 and producer.publish(*numbered(CAPACITY)) and producer.room() == 0
+    assert producer.last_taken(wire.HEAD)[:6] == numbered(0), "what was taken last is overwritten"
+    assert [read(consumer) for _ in range(CAPACITY)] == [numbered(index) for index in range(1, CAPACITY + 1)]
     assert read(consumer) is None
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.integers(0, 2 * SLOTS), st.integers(0, 2 * SLOTS)), max_size=12))
+@given(st.lists(st.tuples(st.integers(0, 2 * CAPACITY), st.integers(0, 2 * CAPACITY)), max_size=12))
 def test_it_wraps_around_like_a_queue(bursts):
     map = bytearray(CHANNEL_BYTES)
     producer, consumer = Producer(map, CALLER, WORKER), Consumer(map, WORKER, CALLER)
     queue, written = collections.deque(), 0
     for pushed, taken in bursts:
         for _ in range(pushed):
-            fits = len(queue) < SLOTS
+            fits = len(queue) < CAPACITY
             assert producer.publish(*numbered(written)) == fits
             if fits:
                 queue.append(numbered(written))
                 written += 1
         for _ in range(taken):
             assert read(consumer) == (queue.popleft() if queue else None)
-        assert producer.room() == SLOTS - len(queue)
+        assert producer.room() == CAPACITY - len(queue)
 
 
 def test_the_two_rings_do_not_touch(map):
     requests = Producer(map, CALLER, WORKER), Consumer(map, WORKER, CALLER)
     responses = Producer(map, WORKER, CALLER), Consumer(map, CALLER, WORKER)
-    for index in range(SLOTS):
+    for index in range(CAPACITY):
         requests[0].publish(*numbered(2 * index))
         responses[0].publish(*numbered(2 * index + 1))
-    for index in range(SLOTS):
+    for index in range(CAPACITY):
         assert read(requests[1]) == numbered(2 * index)
         assert read(responses[1]) == numbered(2 * index + 1)
     assert read(requests[1]) is None and read(responses[1]) is None
@@ -102,9 +105,9 @@ def test_a_record_stays_until_it_is_consumed(map):
     producer.publish(*numbered(1))
     producer.publish(*numbered(2))
     assert consumer.peek(wire.HEAD)[:6] == consumer.peek(wire.HEAD)[:6] == numbered(1)
-    assert producer.room() == SLOTS - 2
+    assert producer.room() == CAPACITY - 2
     consumer.advance()
-    assert producer.room() == SLOTS - 1
+    assert producer.room() == CAPACITY - 1
     assert consumer.peek(wire.HEAD)[:6] == numbered(2)
 
 
@@ -276,7 +279,7 @@ def test_ctrl_c_while_consuming_skips_no_record(segments, interruptions):
 
     for producer, consumer in interruptions(prepare, lambda both: both[1].advance()):
         head = consumer.head
-        assert producer.room() == SLOTS - 3 + head, "the two cursors of the consumer differ"
+        assert producer.room() == CAPACITY - 3 + head, "the two cursors of the consumer differ"
         assert [read(consumer) for _ in range(head, 4)] == [numbered(index) for index in range(head, 3)] + [
             None
         ]

@@ -18,7 +18,7 @@ import pytest
 
 import opexec
 from opexec import CallTimeout, Model, RestartPolicy, WorkerDied
-from opexec.ipc.ring import SLOTS
+from opexec.ipc.ring import CAPACITY
 from opexec.supervision.link import Link
 from tests.loaded import source
 from tests.models import Gate
@@ -26,7 +26,7 @@ from tests.models import Gate
 #: Longer than any test takes: were the loop to wait for such a call, the call would have ended when the loop goes on.
 PATIENCE = 30.0
 #: More calls than fit.
-MANY = SLOTS + 5
+MANY = CAPACITY + 5
 #: What tells of such inputs is longer than what the control socket holds.
 NAMES = [f"input {number}".ljust(2000, "_") for number in range(1000)]
 
@@ -116,7 +116,7 @@ def test_the_loop_goes_on_while_the_worker_has_as_many_calls_as_fit(model: Model
                 calls = started(model, MANY)
                 await ten_beats()
                 assert not any(call.done() for call in calls)
-                assert model.stats().in_flight == SLOTS, "the rest waits, without the loop"
+                assert model.stats().in_flight == CAPACITY, "the rest waits, without the loop"
             # In turn, and each with its own answer.
             answers = await asyncio.gather(*calls)
             assert [answer["x"].item() for answer in answers] == list(range(MANY))
@@ -163,8 +163,8 @@ def test_calls_for_which_there_was_no_room_go_to_the_next_worker(model: Model) -
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             os.kill(pid, signal.SIGKILL)
-            answers = (await outcomes(calls))[SLOTS:]
-            assert [answer["x"].item() for answer in answers] == list(range(SLOTS, MANY))
+            answers = (await outcomes(calls))[CAPACITY:]
+            assert [answer["x"].item() for answer in answers] == list(range(CAPACITY, MANY))
 
     asyncio.run(main())
     assert_serves(model, pid_of(model))
