@@ -16,6 +16,7 @@ from .environment import Environment
 from .errors import (
     BuildError,
     CallTimeout,
+    FrameworkNotFound,
     LoadError,
     ModelClosed,
     ModelError,
@@ -42,6 +43,7 @@ __all__ = [
     "BuildError",
     "CallTimeout",
     "Environment",
+    "FrameworkNotFound",
     "LoadError",
     "Model",
     "ModelClosed",

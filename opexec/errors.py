@@ -42,11 +42,14 @@ class PackageError(OpexecError, ValueError):
     def __init__(
         self, message: str, *, package: str, file: str | None = None, field: str | None = None
     ) -> None:
-        parts = [_printable(part) for part in (package, file, field) if part is not None]
-        super().__init__(": ".join([*parts, message]))
+        super().__init__(_located(message, package, file, field))
         self.package = package
         self.file = file
         self.field = field
+
+
+def _located(message: str, *places: str | None) -> str:
+    return ": ".join([*(_printable(place) for place in places if place is not None), message])
 
 
 def _printable(name: str) -> str:
@@ -69,6 +72,21 @@ class LoadError(OpexecError):
         super().__init__(message)
         self.stage = stage
         self.failures = dict(failures or {})
+
+
+class FrameworkNotFound(PackageError, LoadError, RuntimeError):
+    """Nothing that a package may run in has its framework, in a version that the package allows.
+
+    `package`, `file` and `field` say where it asks for that: in ``"platform_version_semver"`` of its ``config.json``, or in ``"platform"``
+    where no version at all was found. `stage` is ``"load"``.
+    """
+
+    def __init__(self, message: str, *, package: str, field: str) -> None:
+        self.package = package
+        self.file = "config.json"
+        self.field = field
+        # Not PackageError's, whose super() is LoadError here.
+        LoadError.__init__(self, _located(message, package, self.file, field), stage="load")
 
 
 class WorkerDied(OpexecError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 from . import caches, overlay
 from .environments import interpreters
-from .errors import BuildError, LoadError
+from .errors import BuildError, FrameworkNotFound, LoadError
 from .request import Request, Specs
 from .sandbox import Confinement, Sandbox
 from .source import Source
 from .spec import InputSpecs, parse_specs
 from .worker import WorkerProcess
+from .workers.failure import describe
 
 #: Told the steps of a loading, for the user to see.
 Report = Callable[[str], None]
@@ -130,17 +132,18 @@ def message(request: Request, report: Report | None = None) -> dict[str, Any]:
 
 
 def check_version(source: Source, interpreter: str, framework: str, version: str) -> None:
-    """Raise LoadError unless a package's model was loaded by a version that it allows."""
+    """Raise FrameworkNotFound unless a package's model was loaded by a version that it allows."""
     package = source.package
     if package is None:
         return
     from .packages import loading as package_loading
 
     if not package_loading.fits(package, version):
-        raise LoadError(
-            f"{source.target} runs on {framework} {package.platform_version_semver!r} (platform_version_semver); it was loaded by "
-            f"{framework} {version} in {interpreter}. Give an environment with a version in the range: env=Environment(...)",
-            stage="load",
+        raise FrameworkNotFound(
+            f"needs {framework} {package.platform_version_semver!r}; it was loaded by {framework} {version} in {interpreter}. "
+            "Give an environment with a version in the range: env=Environment(...)",
+            package=str(package.path),
+            field="platform_version_semver",
         )
 
 
@@ -163,3 +166,14 @@ def load_error(source: Source, interpreter: str | os.PathLike[str], error: dict[
         f"{error['type']}: {error['message']}\n\n{error['traceback']}",
         stage="load",
     )
+
+
+def load_error_here(source: Source, error: BaseException) -> LoadError:
+    """The same for what was raised in this process, where nobody has looked yet whether a package's framework is there."""
+    if source.package is not None:
+        from .packages import loading as package_loading
+
+        not_found = package_loading.not_found_here(source.package, error)
+        if not_found is not None:
+            return not_found
+    return load_error(source, sys.executable, describe(error))

@@ -13,13 +13,12 @@ from .batching.model import BatchedModel
 from .batching.policy import BatchPolicy
 from .inprocess import InProcessModel
 from .isolated import IsolatedModel
-from .launch import Launch, Report, Turn, check_version, load_error, merged, message
+from .launch import Launch, Report, Turn, check_version, load_error_here, merged, message
 from .model import Model
 from .request import EnvironmentGiven, Request, SpecsGiven
 from .sandbox import Sandbox
 from .supervision.policies import RestartPolicy
 from .workers import platforms
-from .workers.failure import describe
 
 
 def load(
@@ -188,7 +187,7 @@ def _in_process(request: Request) -> Model:
     try:
         loaded = platforms.load(told["platform"], told["source"], options)
     except (Exception, SystemExit) as error:  # a factory's sys.exit() must not end the caller
-        raise load_error(source, sys.executable, describe(error)) from error
+        raise load_error_here(source, error) from error
     check_version(source, sys.executable, loaded.framework, loaded.version)
     inputs, outputs = merged(request.specs, loaded.inputs, loaded.outputs)
     return InProcessModel(

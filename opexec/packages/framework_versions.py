@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from ..errors import BuildError
@@ -85,6 +87,12 @@ def installed(interpreter: Path) -> Installed:
         return Installed(answer["python"], answer["packages"])
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         raise BuildError(f"{interpreter} does not tell what is installed there: {error}") from error
+
+
+def here() -> Installed:
+    """What this process can import, which may be more than a worker in its interpreter could."""
+    found = {one.metadata["Name"]: one.version for one in metadata.distributions() if one.metadata["Name"]}
+    return Installed("{}.{}.{}".format(*sys.version_info), normalised(found))
 
 
 def called(framework: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..environment import Environment
 from ..environments import store as environment_store
-from ..errors import BuildError, LoadError, PackageError
+from ..errors import BuildError, FrameworkNotFound, PackageError
 from ..package import CONFIG, Package
 from ..request import Place
 from . import framework_versions
@@ -39,10 +39,10 @@ def finder(package: Package, given: Callable[[Progress], Place] | None) -> Calla
 def choose(package: Package, given: Callable[[Progress], Place] | None, progress: Progress = None) -> Place:
     """The place where a package runs. `given`: the environment that `load` was given.
 
-    Raises LoadError if none fits, which says what each has; BuildError if an environment that would come first cannot be built.
+    Raises FrameworkNotFound if none fits, which says what each has; BuildError if an environment that would come first cannot be built.
     """
     framework = _framework(package)
-    seen = []
+    seen: dict[str, str | None] = {}
     for candidate in _candidates(package, given, progress):
         version = candidate.installed().version(framework)
         if version is None and framework == "keras":  # TensorFlow 1 and 2 up to 2.5 have it within
@@ -51,18 +51,31 @@ def choose(package: Package, given: Callable[[Progress], Place] | None, progress
                 version = _keras_version(candidate.place().interpreter)
         if version is not None and fits(package, version):
             return candidate.place()
-        seen.append(f"{candidate.what} has {version or 'none'}")
-    called = framework_versions.called(framework)
-    raise LoadError(
-        f"{package.path} needs {called} {package.platform_version_semver!r} (platform_version_semver), and none of these has it: "
-        f"{'; '.join(seen)}. Give an environment that does: "
-        f"env=Environment({_asking_for(called)})",
-        stage="load",
+        seen[candidate.what] = version
+    raise _not_found(package, seen, "Give an environment that does")
+
+
+def not_found_here(package: Package, error: BaseException) -> FrameworkNotFound | None:
+    """What to say of a package that could not be loaded in this process, if that is for want of its framework; `error`: what was raised."""
+    version = framework_versions.here().version(_framework(package))
+    if version is None and not isinstance(error, ImportError):
+        return None  # it is there, though nothing tells its version
+    if version is not None and fits(package, version):
+        return None
+    seen = {f"the caller's interpreter {sys.executable}": version}
+    return _not_found(package, seen, "Install it, or give isolation='process' and an environment that has it")
+
+
+def _not_found(package: Package, seen: Mapping[str, str | None], cure: str) -> FrameworkNotFound:
+    """`seen`: the version of the framework in each place that was looked at."""
+    called = framework_versions.called(_framework(package))
+    has = "; ".join(f"{what} has {version or 'none'}" for what, version in seen.items())
+    asking = "'3...'" if called == "Python" else f"requirements=['{called}==...']"
+    return FrameworkNotFound(
+        f"needs {called} {package.platform_version_semver!r}, and none of these has it: {has}. {cure}: env=Environment({asking})",
+        package=str(package.path),
+        field="platform_version_semver" if any(seen.values()) else "platform",
     )
-
-
-def _asking_for(called: str) -> str:
-    return "'3...'" if called == "Python" else f"requirements=['{called}==...']"
 
 
 def fits(package: Package, version: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import opexec
-from opexec import Environment, LoadError, ModelError, SpecError, packagers
+from opexec import Environment, FrameworkNotFound, LoadError, ModelError, SpecError, packagers
 from opexec.environments import store as environment_store
 from opexec.errors import PackageError
 from opexec.neuropod import loader
@@ -20,6 +21,7 @@ from opexec.neuropod import packagers as neuropod_packagers
 from opexec.package import read
 from opexec.packages.draft import repack
 from opexec.packages.test_data import check_answers, read_test_data
+from tests.opexec.packages.package_samples import folder_of, sample
 
 CODE = {
     "mine/main.py": """
@@ -209,8 +211,11 @@ def test_the_range_decides_where_it_runs(
     )
     monkeypatch.setattr(environment_store, "names", list)
     for isolation in ("process", "none"):
-        with pytest.raises(LoadError, match=r"'3\.8\.x' \(platform_version_semver\).* (has|python) 3\.1\d\."):
+        with pytest.raises(
+            FrameworkNotFound, match=r"needs [Pp]ython '3\.8\.x'.* (has|python) 3\.1\d\."
+        ) as caught:
             opexec.load(package.path, isolation=isolation)
+        assert (caught.value.file, caught.value.field) == ("config.json", "platform_version_semver")
     with opexec.load(package.path, env=Environment("3.8")) as model:
         assert model.workers[0].python.startswith("3.8.")
         np.testing.assert_array_equal(model.infer({"x": X, "s": S})["y"], 2 * X)
@@ -223,6 +228,54 @@ def test_the_range_decides_where_it_runs(
     )
     with opexec.load(own.path, env=Environment("3.9")) as model:  # the package's own comes first
         assert model.workers[0].python.startswith("3.8.")
+
+
+@pytest.mark.parametrize("isolation", ["process", "none"])
+@pytest.mark.parametrize(
+    ("platform", "versions", "field", "said"),
+    [
+        ("tensorrt", "*", "platform", r"needs tensorrt '\*'.* interpreter .* has none\. "),
+        ("onnx", "99.x", "platform_version_semver", r"needs onnxruntime '99\.x'.* has \d+\.\d+"),
+    ],
+)
+def test_a_package_whose_framework_is_nowhere(
+    platform: str,
+    versions: str,
+    field: str,
+    said: str,
+    isolation: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environment_store, "names", list)
+    files = sample(platform=platform, platform_version_semver=versions) | {
+        "0/config.json": b'{"model": "net.engine"}',
+        "0/data/net.engine": b"",
+    }
+    path = folder_of(tmp_path / "engine", files)
+    with pytest.raises(
+        FrameworkNotFound, match=rf"config\.json: {field}: {said}.*env=Environment\("
+    ) as caught:
+        opexec.load(path, isolation=isolation)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.package, error.file, error.field) == (str(path), "config.json", field)
+        assert (error.stage, error.failures, str(error)) == ("load", {}, str(caught.value))
+    with pytest.raises(LoadError):
+        opexec.load(path, isolation=isolation)
+    with pytest.raises(RuntimeError):  # as Neuropod's
+        loader.load_neuropod(path, visible_gpu=None, isolation=isolation)
+
+
+@pytest.mark.parametrize("isolation", ["process", "none"])
+def test_what_a_models_own_code_lacks_is_no_missing_framework(
+    isolation: str, tmp_path: Path, outside: Path
+) -> None:
+    given = arguments(tmp_path)
+    (tmp_path / "code/mine/main.py").write_text("import absent_module\n")
+    package = packagers.create_python_package(package_path=outside / "lacking", **given)
+    with pytest.raises(LoadError, match="ModuleNotFoundError.*absent_module") as caught:
+        opexec.load(package.path, isolation=isolation)
+    assert not isinstance(caught.value, PackageError)
 
 
 def test_requirements_are_locked_when_it_is_packaged(tmp_path: Path, outside: Path) -> None:
