@@ -68,7 +68,7 @@ class Launch:
             overlay=msgpack,
             env_vars=request.variables(place.env_vars),
             cpus=request.cpus,  # type: ignore[arg-type]
-            limits=request.limits,
+            limits=request.worker_limits,
             cwd=request.cwd,  # type: ignore[arg-type]
             confinement=confinement,
             started=started,
@@ -117,7 +117,7 @@ def _confinement(
         folders=[msgpack, bytecode],
         cwd=request.cwd,  # type: ignore[arg-type]
         gpu=request.device != "cpu",
-        memory=request.limits.memory,
+        memory=request.worker_limits.memory,
     )
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .batching.model import BatchedModel
 from .batching.policy import BatchPolicy
@@ -20,6 +20,9 @@ from .sandbox import Sandbox
 from .supervision.policies import RestartPolicy
 from .workers import platforms
 
+if TYPE_CHECKING:
+    from .package import Limits
+
 
 def load(
     source: str | os.PathLike[str],
@@ -27,6 +30,7 @@ def load(
     env: EnvironmentGiven = None,
     platform: str | None = None,
     options: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
     isolation: str = "process",
     inputs: SpecsGiven = None,
     outputs: SpecsGiven = None,
@@ -66,6 +70,7 @@ def load(
     the caller's interpreter.
     `platform`: what runs the model, where the source does not tell: ``"torch"`` for a factory of a torch module, or one of your own.
     `options`: settings of that platform, as a dict of plain values.
+    `limits`: how large a package may be: an `opexec.package.Limits`, or None for its defaults.
     `isolation`: ``"process"``, or ``"none"`` to run the same platform code in this process, in this interpreter. A timeout ends nothing then;
     `env`, `cpus`, `env_vars`, `wait`, `wait_ready`, `shm_limit`, `core_dumps` and what is about supervision have no effect; `batch`, `sandbox` and
     the other limits are refused.
@@ -111,6 +116,7 @@ def load(
         env=env,
         platform=platform,
         options=options,
+        limits=limits,
         isolation=isolation,
         inputs=inputs,
         outputs=outputs,

@@ -250,13 +250,14 @@ def read(
         )
 
 
-def is_package(path: str | os.PathLike[str]) -> bool:
+def is_package(path: str | os.PathLike[str], *, limits: Limits | None = None) -> bool:
     """Whether this is a folder or a zip that means to be a package, as against other folders and zips with a ``config.json``.
 
-    A quick look at the ``config.json``; `read` may still refuse it. Never raises PackageError.
+    A quick look at the ``config.json``; `read` may still refuse it. Never raises PackageError. `limits`: as of `read`; False for what is
+    larger.
     """
     try:
-        with open_files(Path(path), Limits()) as files:
+        with open_files(Path(path), limits or Limits()) as files:
             text = read_file(files, CONFIG)
         content = None if text is None else json.loads(text)
     except (PackageError, ValueError, RecursionError):

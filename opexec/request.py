@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .batching.policy import BatchPolicy
 from .environment import Environment
@@ -24,6 +24,9 @@ from .sandbox import checked as checked_sandbox
 from .source import Source, parse
 from .spec import TensorSpec, parse_specs
 from .supervision.policies import RestartPolicy, Supervision
+
+if TYPE_CHECKING:
+    from .package import Limits as PackageLimits
 
 SpecsGiven = Iterable[TensorSpec | Mapping[str, Any]] | None
 Specs = tuple[tuple[TensorSpec, ...] | None, tuple[TensorSpec, ...] | None]
@@ -50,6 +53,7 @@ class Request:
     env: EnvironmentGiven = None
     platform: str | None = None
     options: Mapping[str, Any] | None = None
+    limits: PackageLimits | None = None
     isolation: str = "process"
     inputs: SpecsGiven = None
     outputs: SpecsGiven = None
@@ -82,7 +86,7 @@ class Request:
     parsed: Source = field(init=False)
     specs: Specs = field(init=False)
     most_memory: int | None = field(init=False)
-    limits: Limits = field(init=False)
+    worker_limits: Limits = field(init=False)
     supervision: Supervision = field(init=False)
     find_place: Finder = field(init=False)
     #: What the platform is told.
@@ -98,13 +102,13 @@ class Request:
         set("most_memory", None if self.shm_limit is None else parse_size(self.shm_limit))
         set("specs", (parse_specs(self.inputs, "input"), parse_specs(self.outputs, "output")))
         set("cpus", cores.checked_cpus(self.cpus))
-        limits = Limits(
+        worker_limits = Limits(
             memory_limit=self.memory_limit,
             nice=self.nice,
             open_files=self.open_files,
             core_dumps=self.core_dumps,
         )
-        set("limits", limits)
+        set("worker_limits", worker_limits)
         set("supervision", Supervision(**{one.name: getattr(self, one.name) for one in fields(Supervision)}))
         set("cwd", _checked_folder(self.cwd))
         _check_batch(self)
@@ -113,7 +117,7 @@ class Request:
         set("sandbox", checked_sandbox(self.sandbox))
         number = devices.number_of(self.device)
         find = _finder(self.env)
-        set("parsed", parse(self.source, self.platform))
+        set("parsed", parse(self.source, self.platform, _checked_limits(self.limits)))
         package = self.parsed.package
         if package is not None:
             from .packages import loading as package_loading  # only here: most programs load no package
@@ -203,6 +207,18 @@ def _check_needs_no_worker(request: Request) -> None:
             raise ValueError(
                 f"{name} is {given!r} with isolation='none'; it is a worker's that can be limited: expected isolation='process'"
             )
+
+
+def _checked_limits(given: PackageLimits | None) -> PackageLimits | None:
+    if given is None:
+        return None
+    from .package import Limits  # only here: most programs load no package
+
+    if not isinstance(given, Limits):
+        raise TypeError(
+            f"limits is {given!r}; expected an opexec.package.Limits, as in Limits(size=100 << 30), or None"
+        )
+    return given
 
 
 def _checked_folder(given: str | os.PathLike[str] | None) -> str | None:

@@ -13,7 +13,7 @@ from .formats import KNOWN
 from .workers.platforms import PLATFORMS
 
 if TYPE_CHECKING:
-    from .package import Package
+    from .package import Limits, Package
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class Source:
     """What the file or folder says of itself, if it is a package."""
 
 
-def parse(source: str | os.PathLike[str], platform: str | None = None) -> Source:
+def parse(
+    source: str | os.PathLike[str], platform: str | None = None, limits: Limits | None = None
+) -> Source:
     """Find out what to load. A leading ``~`` is the user's home folder; links are not followed.
 
-    The format of a file or folder is told from its content, unless `platform` is given.
+    The format of a file or folder is told from its content, unless `platform` is given. `limits`: how large a package may be.
 
     Raises:
         LoadError: with stage ``"source"``, if there is no such file, or it is none that can be loaded.
@@ -48,7 +50,7 @@ def parse(source: str | os.PathLike[str], platform: str | None = None) -> Source
     path = os.path.abspath(os.path.expanduser(given))
     place, _, factory = given.rpartition(":")
     if os.path.exists(path):
-        package = _package(path, platform)
+        package = _package(path, platform, limits)
         if package is not None:
             return Source(package.platform, path, package)
         return Source(platform or _platform_of(path, given), path)
@@ -63,7 +65,7 @@ def parse(source: str | os.PathLike[str], platform: str | None = None) -> Source
     raise _refused(f"{KNOWN}; received {given!r}, which is neither a file nor of that form")
 
 
-def _package(path: str, platform: str | None) -> Package | None:
+def _package(path: str, platform: str | None, limits: Limits | None) -> Package | None:
     """The package at a path; None for what is none, and for what a platform of the user's own is to load."""
     if platform is not None and platform not in PLATFORMS:
         return None
@@ -75,13 +77,13 @@ def _package(path: str, platform: str | None) -> Package | None:
         return None
     from . import package as packages  # only here: most programs load none
 
-    if not packages.is_package(path):
+    if not packages.is_package(path, limits=limits):
         try:
             if platform is not None or formats.recognise(path) is not None:
                 return None
         except OSError:
             return None
-    package = packages.read(path)
+    package = packages.read(path, limits=limits)
     if platform is not None and platform != package.platform:
         raise _refused(
             f"{path} is a package of the platform {package.platform}; platform={platform!r} was given"

@@ -14,6 +14,7 @@ import click
 
 from ..sizes import duration as duration
 from . import show
+from .parameters import Size
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -60,6 +61,13 @@ def how_to_run(many: bool = False) -> Callable[[Decorated], Decorated]:
             metavar="SECONDS",
             help="How long a call may take. [default: any time]",
         ),
+        click.option(
+            "--max-unpacked",
+            type=Size(),
+            metavar="SIZE",
+            help="How large a package may be when it is unpacked, however small its zip. [default: 64GiB, and from 256MiB on at most 100 "
+            "times the zip's size]",
+        ),
     )
 
     def decorate(function: Decorated) -> Decorated:
@@ -78,6 +86,7 @@ def arguments(
     device: str,
     threads: int | None,
     timeout: float | None,
+    max_unpacked: int | None,
 ) -> list[dict[str, Any]]:
     """For each model, keyword arguments for `opexec.load`, the source among them. Raises a UsageError."""
     found: list[dict[str, Any]] = []
@@ -99,6 +108,10 @@ def arguments(
             settings[key] = _plain(value)
         if settings:
             asked["options"] = settings
+        if max_unpacked is not None:
+            from ..package import Limits
+
+            asked["limits"] = Limits(size=max_unpacked, ratio_from=max_unpacked)
         found.append(asked)
     return found
 

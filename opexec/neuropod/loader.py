@@ -104,7 +104,7 @@ def load_neuropod(
 
     Raises PackageError for what is no package or a broken one, LoadError, BuildError.
     """
-    package = read(neuropod_path)
+    package = read(neuropod_path, limits=more.get("limits"))
     options = dict(more.pop("options", None) or {})
     if not load_custom_ops:
         options["load_custom_ops"] = False

@@ -116,7 +116,7 @@ def _check_amount(package: str, sizes: Mapping[str, int], count: int, limits: Li
     if total > limits.size:
         raise PackageError(
             f"expected at most {limits.size} bytes unpacked (Limits.size), got {total}; "
-            "if you trust it, raise the limit",
+            "if you trust it, raise the limit: limits=Limits(size=...), or --max-unpacked on the command line",
             package=package,
         )
 
@@ -271,7 +271,8 @@ class ZipFiles:
         if total > self.limits.ratio_from and total > self.limits.ratio * self.status.st_size:
             raise PackageError(
                 f"its {self.status.st_size} bytes unpack to {total}, more than {self.limits.ratio:g} times as much "
-                "(Limits.ratio); if you trust it, raise the limit",
+                f"(Limits.ratio); if you trust it, raise the limit: limits=Limits(ratio_from={total}), or --max-unpacked on the "
+                "command line",
                 package=str(self.path),
             )
 

@@ -210,7 +210,9 @@ def _understood(model: Sequence[str], asked: dict[str, Any]) -> tuple[list[Varia
     from ...bench.report import Settings
     from ...bench.running import InputsAsked
 
-    how = {name: asked[name] for name in ("platform", "options", "device", "threads", "timeout")}
+    how = {
+        name: asked[name] for name in ("platform", "options", "device", "threads", "timeout", "max_unpacked")
+    }
     arguments = models.arguments(model, env=(), **how)
     envs = [
         models.for_model(number, len(model), asked["env"], "--env") for number in range(1, len(model) + 1)

@@ -85,8 +85,9 @@ def _judged(problem: Problem, arguments: dict[str, Any], rtol: float, atol: floa
     from ...comparison import implementing
 
     path = os.path.abspath(os.path.expanduser(arguments["source"]))
-    if not problem.cases and os.path.exists(path) and package.is_package(path):
-        described = package.read(path)
+    limits = arguments.get("limits")
+    if not problem.cases and os.path.exists(path) and package.is_package(path, limits=limits):
+        described = package.read(path, limits=limits)
         return _told(implementing.by_specs(problem, described.inputs, described.outputs))
     with models.open_model(arguments) as model:
         verdict = implementing.by_running(problem, model, rtol=rtol, atol=atol)

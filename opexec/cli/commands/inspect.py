@@ -14,7 +14,7 @@ from ...comparison.runner import runner_of
 from .. import models, show
 
 if TYPE_CHECKING:
-    from ...package import Package
+    from ...package import Limits, Package
 
 _CHUNK = 1 << 20
 
@@ -40,10 +40,11 @@ def command(model: str, loads: bool, traceback: bool, as_json: bool, **how: Any)
 
     (asked,) = models.arguments([model], **how)
     path = os.path.abspath(os.path.expanduser(model))
+    limits = asked.get("limits")
     with models.told_briefly(traceback):
-        if _is_package(path):
+        if _is_package(path, limits):
             with show.working("reading the package's files"):
-                told = _package(package.read(path))
+                told = _package(package.read(path, limits=limits))
         else:
             told = _file(model, asked)
         if loads:
@@ -59,13 +60,13 @@ def command(model: str, loads: bool, traceback: bool, as_json: bool, **how: Any)
         _show(told)
 
 
-def _is_package(path: str) -> bool:
+def _is_package(path: str, limits: Limits | None) -> bool:
     """Whether to read it as a package: so it says, or else nothing but a package would be a zip or a folder like this."""
     from ... import formats, package
 
     if not os.path.exists(path):
         return False
-    if package.is_package(path):
+    if package.is_package(path, limits=limits):
         return True
     if formats.recognise(path) is not None:
         return False

@@ -54,7 +54,7 @@ def command(
 
     (asked,) = models.arguments([str(package)], **how)
     with models.told_briefly(traceback):
-        found = packages.read(package)
+        found = packages.read(package, limits=asked.get("limits"))
         with show.working("reading the package's files"):
             manifest = _manifest(found)
         test: dict[str, Any] = {
