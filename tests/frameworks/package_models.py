@@ -123,5 +123,11 @@ def sklearn(folder):
     joblib.dump(model, os.path.join(folder, "tree.joblib"))
 
 
+def keras(folder):
+    from keras_models import affine_model, save
+
+    save(folder, affine_model, ".h5")
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](sys.argv[2])

@@ -16,7 +16,13 @@ from opexec import LoadError, packagers
 from opexec.neuropod import packagers as neuropod_packagers
 from opexec.neuropod.loader import load_neuropod
 from tests.frameworks import package_models
-from tests.frameworks.package_checks import check_here, check_packager, check_round_trip, check_wrong_answer
+from tests.frameworks.package_checks import (
+    check_here,
+    check_packager,
+    check_round_trip,
+    check_same_model,
+    check_wrong_answer,
+)
 from tests.frameworks.package_layouts import tensorflow_layouts
 
 pytestmark = pytest.mark.timeout(300)  # each starts workers that import TensorFlow
@@ -115,6 +121,15 @@ def test_a_keras_model_tells_its_specs(tmp_path: Path) -> None:
     check_here(package, named)
     model.save(tmp_path / "net.keras")
     check_wrong_answer(pack, tmp_path, model_path=tmp_path / "net.keras", **named)
+
+
+def test_a_keras_model_and_its_file(tmp_path: Path) -> None:
+    x = keras.Input((2,), name="x")
+    model = keras.Model(x, keras.layers.Rescaling(3.0, name="y")(x))
+    pack = packagers.create_keras_package
+    package = check_packager(pack, tmp_path / "a", model=model, **TRIPLES)
+    check_round_trip(package, tmp_path, "keras")
+    check_same_model(pack, package, "model.keras", **TRIPLES)
 
 
 def test_layouts(tmp_path: Path) -> None:

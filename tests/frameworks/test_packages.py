@@ -20,7 +20,8 @@ from opexec.package import read
 from opexec.packages.draft import repack
 from opexec.packages.test_data import read_test_data
 from tests.frameworks.environments import ENVIRONMENTS, built
-from tests.frameworks.package_checks import check_round_trip, told
+from tests.frameworks.package_checks import check_round_trip, check_same_model, told
+from tests.frameworks.subject import affine, rows
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE.parent / "data" / "packages"
@@ -76,7 +77,30 @@ def test_the_published_tensorflow_package(environment: str, as_zip: bool, tmp_pa
         np.testing.assert_array_equal(model.infer({"x": x, "y": x})["out"], 2 * x)
 
 
-# torch 2.13 reads TorchScript of this age no more.
+def test_the_published_tensorflow_package_runs_in_an_old_and_a_new_version_at_once() -> None:
+    path = PUBLISHED / "tf_addition_model"
+    with (
+        opexec.load(path, env=built("tensorflow-1.15")) as old,
+        opexec.load(path, env=built("tensorflow-2.21")) as new,
+    ):
+        models = (old, new)
+        before = [model.workers[0] for model in models]
+        assert [worker.framework_version.rpartition(".")[0] for worker in before] == ["1.15", "2.21"]
+        for number in range(5):
+            x = number + np.arange(6, dtype=np.float32).reshape(2, 3)
+            inputs = {"x": x, "y": x / 7}
+            # Both at work at once, and then in turns.
+            pending = [model.submit(inputs) for model in models]
+            answers = [each.result(60)["out"] for each in pending]
+            answers += [model.infer(inputs)["out"] for model in models]
+            for answer in answers:
+                np.testing.assert_array_equal(answer, x + x / 7, strict=True)
+        assert [model.workers[0].state for model in models] == ["ready", "ready"]
+        assert [model.workers[0].pid for model in models] == [worker.pid for worker in before]
+        assert before[0].pid != before[1].pid
+
+
+# torch 2.13 reads TorchScript of the age of these no more.
 def test_the_published_torchscript_package() -> None:
     python = built("torch-1.4")
     package = read(PUBLISHED / "torchscript_addition_model_single_output")
@@ -93,10 +117,15 @@ def test_the_published_torchscript_package() -> None:
             model.infer({**inputs, "optional": ["a"] * len(inputs["x"])})
 
 
-def test_published_torchscript_is_verified_and_takes_texts() -> None:
-    python = built("torch-1.5")
-    found = told("verify", PUBLISHED / "torchscript_addition_model_single_output", "--env", python)
+def test_published_torchscript_is_verified() -> None:
+    path = PUBLISHED / "torchscript_addition_model_single_output"
+    found = told("verify", path, "--env", built("torch-1.5"))
     assert found["test_data"]["right"] is True and "input 'x'" in found["test_data"]["misfits"][0]
+
+
+@pytest.mark.parametrize("environment", ["torch-1.4", "torch-1.5"])
+def test_published_torchscript_takes_texts(environment: str) -> None:
+    python = built(environment)
     with load_neuropod(PUBLISHED / "torchscript_strings_model", visible_gpu=None, env=python) as neuropod:
         out = neuropod.infer({"x": np.array(["A", "b\u00fc"]), "y": np.array(["sample", "2"])})["out"]
         assert out.dtype.kind == "U" and out.tolist() == ["A sample", "b\u00fc 2"]
@@ -174,6 +203,23 @@ def test_onnx(tmp_path: Path) -> None:
         environment=own("onnxruntime"),
     )
     check_round_trip(package, tmp_path, "onnxruntime")
+
+
+def test_keras(tmp_path: Path) -> None:
+    folder = written("keras", "tensorflow-1.15", tmp_path)
+    given: dict[str, Any] = {
+        "model_name": "affine",
+        "input_spec": [spec("x", "n", 4)],
+        "output_spec": [spec("y", "n", 3)],
+        "test_input_data": {"x": rows(3)},
+        "test_expected_out": {"y": affine(rows(3))},
+        "environment": own("tensorflow-1.15"),
+    }
+    package = packagers.create_keras_package(
+        package_path=tmp_path / "affine.zip", model_path=folder / "model.h5", **given
+    )
+    check_round_trip(package, tmp_path, "keras")
+    check_same_model(packagers.create_keras_package, package, "model.h5", **given)
 
 
 def test_sklearn(tmp_path: Path) -> None:

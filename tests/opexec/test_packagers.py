@@ -230,6 +230,27 @@ def test_the_range_decides_where_it_runs(
         assert model.workers[0].python.startswith("3.8.")
 
 
+def test_a_named_environment_runs_what_only_it_can(
+    tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = packagers.create_python_package(
+        package_path=outside / "old", **arguments(tmp_path, platform_version_semver="3.8.x")
+    )
+    environments = {"a": Environment("3.7", ["numpy"]), "b": Environment("3.8")}
+    homes = {name: environment.resolve().parents[2] for name, environment in environments.items()}
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    # Environments that other tests have built already, under names of its own.
+    (cache / "environments").symlink_to(homes["a"].parent)
+    monkeypatch.setenv("OPEXEC_CACHE", str(cache))
+    for name, environment in environments.items():
+        python = cache / "environments" / homes[name].name / "venv/bin/python"
+        environment_store.save(name, environment.request(), python)
+    with opexec.load(package.path) as model:
+        assert model.workers[0].interpreter == str(python)
+        np.testing.assert_array_equal(model.infer({"x": X, "s": S})["y"], 2 * X)
+
+
 @pytest.mark.parametrize("isolation", ["process", "none"])
 @pytest.mark.parametrize(
     ("platform", "versions", "field", "said"),
