@@ -2,6 +2,7 @@
 # make test     lint, then the tests; CI runs this
 # make lint     format, lint, types, and what Python 3.7 lacks
 # make bench    latency: floors, in process, opexec and its peers
+# make fuzz     malformed packages, led by coverage; ARGS="SECONDS FOLDER"
 # make clean    remove what make made
 #
 # Each does its own set-up in .venv. PYTHON=/path/to/python3 chooses the interpreter, ARGS="-k name" goes to pytest or the benchmark.
@@ -18,7 +19,7 @@ ifeq ($(HOME),)
 unexport HOME
 endif
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz clean
 .NOTPARALLEL:
 
 demo:
@@ -39,6 +40,10 @@ lint:
 bench:
 	@tools/setup.sh bench
 	@$(bin)/python -m benchmarks latency $(ARGS)
+
+fuzz:
+	@tools/setup.sh fuzz
+	@$(bin)/python tests/fuzz/packages.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

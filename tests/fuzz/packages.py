@@ -1,4 +1,4 @@
-"""Fuzzing of the reader of packages, led by coverage: ``python tests/fuzz/packages.py [SECONDS [FOLDER]]``, where atheris is installed.
+"""Fuzzing of the reader of packages, led by coverage: ``make fuzz ARGS="SECONDS FOLDER"``, for a minute by default. Needs atheris.
 
 It starts from tests/data/package_corpus, and the zips that the tests of tests/opexec/packages start from. Whatever bytes a package is made of,
 it is read, or refused with a PackageError that leaves nothing on disk. Anything else ends it, with the input in FOLDER (a new one by
