@@ -183,8 +183,8 @@ class Model(ABC):
         """Put another model in the place of this one while calls go on: its workers are loaded beside the old ones, then calls go to them, and
         the old ones end once their calls have. No call fails; arrays from `empty` stay good.
 
-        `arguments` are those of `load` that say how it is loaded: `env`, `platform`, `options`, `inputs`, `outputs`, `device`, `threads`, `cpus`,
-        `env_vars`. The specs of this model stay as they are, and so do its limits, its working directory and its sandbox. `wait`: False to
+        `arguments` are those of `load` that say how it is loaded: `env`, `platform`, `options`, `inputs`, `outputs`, `limits`, `device`, `threads`,
+        `cpus`, `env_vars`. The specs of this model stay as they are, and so do its limits, its working directory and its sandbox. `wait`: False to
         return once calls go to the new one.
 
         Raises SpecError where the new model does not implement the problem that this one's specs are (`Problem.check`), or tells no specs where

@@ -12,9 +12,20 @@ from ..request import Request, Specs
 from ..spec import InputSpecs, TensorSpec
 
 #: Arguments of `load` that belong to the other model.
-_ARGUMENTS = ("env", "platform", "options", "inputs", "outputs", "device", "threads", "cpus", "env_vars")
+_ARGUMENTS = (
+    "env",
+    "platform",
+    "options",
+    "inputs",
+    "outputs",
+    "limits",
+    "device",
+    "threads",
+    "cpus",
+    "env_vars",
+)
 #: Those of the model that stays which its workers are started by: what holds and confines them must hold the next ones too.
-_KEPT = ("name", "memory_limit", "nice", "open_files", "core_dumps", "cwd", "sandbox")
+_KEPT = ("name", "limits", "memory_limit", "nice", "open_files", "core_dumps", "cwd", "sandbox")
 
 
 def launch(
@@ -30,7 +41,7 @@ def launch(
             f"swap has no argument {wrong[0]!r}; expected {', '.join(_ARGUMENTS)}. The rest stays as it was given to load"
         )
     kept = {name: getattr(before.request, name) for name in _KEPT}
-    request = Request(source=source, **kept, **arguments)
+    request = Request(source=source, **{**kept, **arguments})
     return Launch(request), request.parsed.platform
 
 

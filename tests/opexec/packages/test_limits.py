@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,23 @@ def test_it_loads_with_its_limit_raised(load: Callable[..., Any], isolation: str
         load(zeros, isolation=isolation, limits=Limits(size=1 << 20))
     with load(zeros, isolation=isolation, limits=ENOUGH) as model:
         assert model.infer({"x": [0]})["size"].tolist() == [SIZE]
+
+
+def test_it_is_swapped_in_with_its_limit_raised_which_then_stays(zeros: Path) -> None:
+    small = zeros.with_name("small.zip")
+    with zipfile.ZipFile(zeros) as whole:
+        zip_of(
+            small,
+            {name: whole.read(name) for name in whole.namelist() if name != "0/data/zeros"}
+            | {"0/data/zeros": b"0"},
+        )
+    with opexec.load(small) as model:
+        with pytest.raises(PackageError, match=r"Limits\.ratio"):
+            model.swap(zeros)
+        assert model.infer({"x": [0]})["size"].tolist() == [1]
+        model.swap(zeros, limits=ENOUGH)
+        assert model.infer({"x": [0]})["size"].tolist() == [SIZE]
+        model.swap(zeros)
 
 
 def test_what_means_to_be_a_package_depends_on_the_limit(zeros: Path) -> None:
