@@ -112,17 +112,18 @@ class Connection:
     def open(self, load: dict[str, Any], deadline: float | None) -> dict[str, Any]:
         """Give the worker its channel, its segments and the model to load; returns its ``loaded`` or ``failed`` message.
 
-        Raises WorkerDied, or CallTimeout when `deadline` (by `time.monotonic`) passes first.
+        Raises WorkerDied, or TimeoutError when `deadline` (by `time.monotonic`) passes first.
         """
         control = self.process.control
         try:
             control.send(
                 {"type": "channel", "size": self._segment.size, "wait": self._wait},
                 [self._segment.fd, self._fds[0], self._fds[1]],
+                time_left(deadline),
             )
-            self._offer_segments()
-            self.outputs.open()
-            control.send({"type": "load", **load})
+            self._offer_segments(deadline)
+            self.outputs.open(deadline)
+            control.send({"type": "load", **load}, timeout=time_left(deadline))
             while True:
                 message, fds = self.process.receive(deadline)
                 if message["type"] in ("loaded", "failed"):

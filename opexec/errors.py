@@ -62,8 +62,8 @@ class LoadError(OpexecError):
     """A model could not be loaded.
 
     `stage` is where it stopped: ``"source"`` (what to load was not understood), ``"spawn"`` (the interpreter did not start),
-    ``"handshake"`` (the worker started but cannot serve), or ``"load"`` (the model's file or factory failed); ``"device"``: there is no
-    such GPU; ``"attach"``: nobody shares a model under the name, or its owner refuses; ``"several"``: of the models that `Supervisor.load_all` was to load, those in `failures` failed, each with its own error.
+    ``"handshake"`` (the worker started but cannot serve), or ``"load"`` (the model's file or factory failed, or took longer than
+    ``load_timeout``); ``"device"``: there is no such GPU; ``"attach"``: nobody shares a model under the name, or its owner refuses; ``"several"``: of the models that `Supervisor.load_all` was to load, those in `failures` failed, each with its own error.
     """
 
     def __init__(

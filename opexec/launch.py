@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,12 @@ class Launch:
         """What is loaded, for messages."""
         return self.request.parsed.target
 
-    def start(self, started: Callable[[WorkerProcess], None]) -> WorkerProcess:
+    def start(
+        self, started: Callable[[WorkerProcess], None], load_timeout: float | None = None
+    ) -> WorkerProcess:
         """Find the interpreter, which may mean to build it, start it and shake hands; `started` is told of the process before that.
 
-        Raises BuildError, LoadError or WorkerDied.
+        A worker that has not shaken hands after `load_timeout` seconds is ended. Raises BuildError, LoadError or WorkerDied.
         """
         request = self.request
         with self._finding:
@@ -72,6 +75,7 @@ class Launch:
             cwd=request.cwd,  # type: ignore[arg-type]
             confinement=confinement,
             started=started,
+            deadline=None if load_timeout is None else time.monotonic() + load_timeout,
         )
 
     @contextlib.contextmanager

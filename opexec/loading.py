@@ -50,6 +50,7 @@ def load(
     restart: bool | RestartPolicy = True,
     retries: int = 0,
     grace: float | None = 5.0,
+    load_timeout: float | None = 600.0,
     while_restarting: str = "wait",
     replicas: int = 1,
     max_pending: int | None = None,
@@ -97,6 +98,9 @@ def load(
         call, in part or whole, before it died.
     `grace`: seconds that a worker has, past the deadline of a call that it is at, before it is killed and replaced; None for any time. One that
         gets on with its calls, or is at one for which somebody still waits, is left alone.
+    `load_timeout`: seconds that a worker has to load the model, the first time and each time that it is replaced, once it has started; None for
+        any time. One that takes longer is killed: that is a LoadError, and for a replacement a crash. To build the environment, and to wait
+        for its turn in a `Supervisor`, takes nothing of it.
     `while_restarting`: whether calls made while no worker is there ``"wait"`` for one until their deadline, or ``"fail"`` at once with WorkerDied.
     `replicas`: how many workers the model has. A call goes to the one with the least to do.
     `max_pending`: most calls under way or waiting at a time; `when_full`: what becomes of one more: ``"error"`` (Overloaded) or ``"wait"`` until
@@ -136,6 +140,7 @@ def load(
         restart=restart,
         retries=retries,
         grace=grace,
+        load_timeout=load_timeout,
         while_restarting=while_restarting,
         replicas=replicas,
         max_pending=max_pending,

@@ -11,7 +11,7 @@ from typing import Any
 
 from .ipc import wire
 from .ipc.arena import NoRoom
-from .ipc.channel import Channel
+from .ipc.channel import Channel, time_left
 from .ipc.faults import ProtocolError
 from .ipc.lease import Leases
 from .ipc.plan import Plan
@@ -45,16 +45,16 @@ class OutputMemory:
         #: The plan of the last result.
         self._last: Plan | None = None
 
-    def open(self) -> None:
-        """Give the worker its first segment."""
-        self.give_room(_FIRST_SEGMENT)
+    def open(self, deadline: float | None) -> None:
+        """Give the worker its first segment. Raises TimeoutError past `deadline` (by `time.monotonic`)."""
+        self.give_room(_FIRST_SEGMENT, deadline)
 
     def populate(self) -> None:
         """Map all pages now, so that no call pays for it."""
         for segment in self._segments.values():
             segment.populate()
 
-    def give_room(self, size: int) -> None:
+    def give_room(self, size: int, deadline: float | None = None) -> None:
         """Answer a worker that needs `size` bytes: with a segment, or with the reason why there is none, and with what it may have back."""
         self.asked += 1
         with self._sending:
@@ -66,12 +66,15 @@ class OutputMemory:
         try:
             segment = self._memory.create(size, room_to_grow=min(held, _LARGEST_GROWTH))
         except NoRoom as error:
-            self._channel.control.send({"type": "refused", "why": str(error), "released": released})
+            refusal = {"type": "refused", "why": str(error), "released": released}
+            self._channel.control.send(refusal, timeout=time_left(deadline))
             return
         self._segments[segment.id] = segment
         self._channel.segments[segment.id] = segment
         self._channel.control.send(
-            {"type": "room", "id": segment.id, "size": segment.size, "released": released}, [segment.fd]
+            {"type": "room", "id": segment.id, "size": segment.size, "released": released},
+            [segment.fd],
+            time_left(deadline),
         )
 
     def foresee(self, due: int) -> Foreseen | None:

@@ -73,6 +73,7 @@ class Request:
     restart: bool | RestartPolicy = True
     retries: int = 0
     grace: float | None = 5.0
+    load_timeout: float | None = 600.0
     while_restarting: str = "wait"
     replicas: int = 1
     max_pending: int | None = None

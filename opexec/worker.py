@@ -26,7 +26,7 @@ from .limits import Limits
 from .sandbox import Confinement
 from .workers import handshake
 
-#: Seconds a worker has for its handshake where the caller gives no deadline: it starts Python and imports numpy, maybe from a cold disk.
+#: Seconds a worker has for its handshake, at most: it starts Python and imports numpy, maybe from a cold disk.
 HANDSHAKE_S = 60.0
 
 _MAIN = Path(workers.__file__).with_name("__main__.py")
@@ -98,7 +98,7 @@ class WorkerProcess:
         `overlay` is a folder for the end of its module search path; `env_vars` are set (None: unset) over the caller's environment
         without what belongs to the caller's Python; `cpus` are the cores it may run on; `limits`, what else it may have (by default no core
         dumps); `cwd`, its working directory (the caller's, if None); `confinement`, the sandbox that it runs in; `started` is called before the handshake, with
-        what can be killed if it takes too long; `deadline` is a time by `time.monotonic`.
+        what can be killed if it takes too long; `deadline`, by `time.monotonic`, is when it must have shaken hands, if that is before HANDSHAKE_S.
 
         Raises:
             LoadError: stage ``"spawn"``: the interpreter cannot be executed, or ended before the handshake; stage ``"handshake"``: it
@@ -106,8 +106,8 @@ class WorkerProcess:
             WorkerDied: a signal ended it before the handshake.
             ValueError: it cannot have the cores.
         """
-        if deadline is None:
-            deadline = time.monotonic() + HANDSHAKE_S
+        latest = time.monotonic() + HANDSHAKE_S
+        deadline = latest if deadline is None else min(deadline, latest)
         path = os.fspath(interpreter)
         limits = Limits() if limits is None else limits
         mine, theirs = socket.socketpair()
@@ -172,8 +172,8 @@ class WorkerProcess:
                 against = handshake.disagreement(mine, theirs)
         except CallTimeout:
             raise LoadError(
-                f"{self._who()} did not say hello within {time.monotonic() - began:.1f} s. Is it a Python interpreter? "
-                f"A longer timeout helps if its disk is slow{self._child.limits.hint()}.{self._said()}",
+                f"{self._who()} did not say hello within {time.monotonic() - began:.1f} s; it has {HANDSHAKE_S:g} s for that, or `load_timeout` where that "
+                f"is shorter. Is it a Python interpreter, and is its disk very slow{self._child.limits.hint()}?{self._said()}",
                 stage="handshake",
             ) from None
         except faults.PeerGone:

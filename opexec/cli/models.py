@@ -62,6 +62,12 @@ def how_to_run(many: bool = False) -> Callable[[Decorated], Decorated]:
             help="How long a call may take. [default: any time]",
         ),
         click.option(
+            "--load-timeout",
+            type=click.FloatRange(0, min_open=True),
+            metavar="SECONDS",
+            help="How long a worker may take to load its model. [default: 600]",
+        ),
+        click.option(
             "--max-unpacked",
             type=Size(),
             metavar="SIZE",
@@ -86,12 +92,15 @@ def arguments(
     device: str,
     threads: int | None,
     timeout: float | None,
+    load_timeout: float | None,
     max_unpacked: int | None,
 ) -> list[dict[str, Any]]:
     """For each model, keyword arguments for `opexec.load`, the source among them. Raises a UsageError."""
     found: list[dict[str, Any]] = []
     for number, source in enumerate(models, 1):
         asked: dict[str, Any] = {"source": source, "device": device, "threads": threads, "timeout": timeout}
+        if load_timeout is not None:
+            asked["load_timeout"] = load_timeout
         for name, given, hint in (("env", env, "--env"), ("platform", platform, "--platform")):
             values = for_model(number, len(models), given, hint)
             if len(values) > 1:

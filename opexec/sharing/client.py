@@ -55,7 +55,11 @@ def attach(
     check_timeout(attach_timeout, "attach_timeout")
     check_wait(wait)
     supervision = Supervision(
-        restart=_ATTACH_AGAIN, retries=retries, while_restarting=while_restarting, grace=None
+        restart=_ATTACH_AGAIN,
+        retries=retries,
+        while_restarting=while_restarting,
+        grace=None,
+        load_timeout=None,  # a worker that is at a long call lets nobody in meanwhile
     )
     deadline = None if attach_timeout is None else time.monotonic() + attach_timeout
     visit = Visit.open(name, deadline)
@@ -137,7 +141,7 @@ class _Introduction:
         self._told: dict[str, Any] = {}
         self._closed = False
 
-    def start(self, started: Callable[[WorkerProcess], None]) -> WorkerProcess:
+    def start(self, started: Callable[[WorkerProcess], None], load_timeout: float | None) -> WorkerProcess:
         try:
             told, sock, pidfd = self._visit.introduce()
         except LoadError:

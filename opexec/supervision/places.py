@@ -59,6 +59,7 @@ class Places:
         self._packer = packer
         self._memory = memory
         self._wait = wait
+        self._load_timeout = supervision.load_timeout
         self._publish = publish
         self._adopt = adopt
         self._lost = lost
@@ -78,7 +79,12 @@ class Places:
     def connect(self, place: Replica, launch: Launch | None = None) -> Link:
         """Load a worker for `place`, which does not have it yet. Raises what `load` raises."""
         return place.connect(
-            launch or self.launch, self._packer, self._memory, self._wait, lambda: self.closed
+            launch or self.launch,
+            self._packer,
+            self._memory,
+            self._wait,
+            self._load_timeout,
+            lambda: self.closed,
         )
 
     def install(self, place: Replica, link: Link, reason: str) -> Link | None:

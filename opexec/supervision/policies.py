@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +19,8 @@ class RestartPolicy:
 
     The first time at once; then after `backoff` seconds, twice as long each time, up to `max_backoff`; each wait is longer by a random part
     of up to `jitter` of it, so that many models that died of one cause do not load together. After `max_restarts` within `window`
-    seconds it is left alone, and calls fail with the last cause until `Model.restart` is called.
+    seconds it is left alone, and calls fail with the last cause until `Model.restart` is called. The seconds for which a worker was loading that
+    then could not be loaded are not among these.
     """
 
     max_restarts: int = 5
@@ -44,10 +46,11 @@ class Crashes:
         self._policy = policy
         self._clock = clock
         self._times: deque[float] = deque()
+        self._passed_over = 0.0
 
     def count(self) -> float | None:
         """Count one more; returns the seconds until the next start, or None where there have been too many."""
-        policy, now = self._policy, self._clock()
+        policy, now = self._policy, self._clock() - self._passed_over
         self._times.append(now)
         while self._times[0] < now - policy.window:
             self._times.popleft()
@@ -60,6 +63,10 @@ class Crashes:
             policy.backoff * 2.0 ** min(earlier - 1, 1000), policy.max_backoff
         )  # further is past a float
         return wait * (1 + policy.jitter * random.random())
+
+    def pass_over(self, seconds: float) -> None:
+        """These do not count for the window: a worker was loading, in vain. Else one that takes long to fail would be tried again for ever."""
+        self._passed_over += seconds
 
     @property
     def recent(self) -> int:
@@ -77,6 +84,7 @@ class Supervision:
     restart: bool | RestartPolicy = True
     retries: int = 0
     grace: float | None = 5.0
+    load_timeout: float | None = 600.0
     while_restarting: str = "wait"
     replicas: int = 1
     max_pending: int | None = None
@@ -96,6 +104,13 @@ class Supervision:
             raise ValueError(
                 f"grace is {self.grace!r}; expected a number of seconds, not below zero, or None for a worker that is never killed"
             )
+        if self.load_timeout is not None:
+            if not _is_number(self.load_timeout) or self.load_timeout <= 0:
+                raise ValueError(
+                    f"load_timeout is {self.load_timeout!r}; expected a positive number of seconds, or None for any time"
+                )
+            if self.load_timeout > threading.TIMEOUT_MAX:  # as `inf` is, where a file cannot say None
+                object.__setattr__(self, "load_timeout", None)
         _check_choice("while_restarting", self.while_restarting, ("wait", "fail"))
         _check_choice("when_full", self.when_full, ("error", "wait"))
         if self.max_memory is not None:

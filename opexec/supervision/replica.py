@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ..connection import Connection
-from ..errors import OpexecError
+from ..errors import LoadError, OpexecError
+from ..ipc import faults
 from ..ipc.packer import Packer
 from ..launch import Launch
 from ..memory import SharedMemory
@@ -61,9 +63,18 @@ class Replica:
             timer.cancel()
 
     def connect(
-        self, launch: Launch, packer: Packer, memory: SharedMemory, wait: str, closed: Callable[[], bool]
+        self,
+        launch: Launch,
+        packer: Packer,
+        memory: SharedMemory,
+        wait: str,
+        load_timeout: float | None,
+        closed: Callable[[], bool],
     ) -> Link:
-        """Start a worker, have it load the model, and make ready for it what a call needs. Raises what `load` raises."""
+        """Start a worker, have it load the model, and make ready for it what a call needs. Raises what `load` raises.
+
+        `load_timeout`: the seconds that it has for that, once the process is there and it is its turn.
+        """
 
         def started(process: WorkerProcess) -> None:
             self.starting = process
@@ -73,15 +84,18 @@ class Replica:
                 process.kill()
 
         connection = None
-        process = launch.start(started)
+        process = launch.start(started, load_timeout)
         try:
             connection = Connection(process, packer, memory, wait)
             with launch.turn():
-                loaded = connection.open(launch.message, None)
+                deadline = None if load_timeout is None else time.monotonic() + load_timeout
+                with _in_time(process, load_timeout):
+                    loaded = connection.open(launch.message, deadline)
             specs = launch.read(loaded)
             plan = packer.last_plan
             if plan is not None:  # as a worker knows it that has served the last call
-                connection.channel.tell(plan, packer)
+                with _in_time(process, load_timeout):
+                    connection.channel.tell(plan, packer, deadline)
         except BaseException as error:
             if connection is not None:
                 connection.close(OpexecError(f"the model could not be loaded: {error}"), grace=0)
@@ -107,6 +121,22 @@ class Replica:
         if busy is not None:
             state, reason, since = "busy", "calls are in flight", busy
         return _info(link, link.process, state, reason, since, self.restarts)
+
+
+@contextlib.contextmanager
+def _in_time(process: WorkerProcess, load_timeout: float | None) -> Iterator[None]:
+    """What is waited for inside ends as `load` says it does: the worker is late, and is killed, or has died."""
+    try:
+        yield
+    except TimeoutError:
+        process.kill()
+        killed = process.death(
+            "load",
+            f"it took longer than load_timeout={load_timeout:g} s. If the model needs more, raise that; else isolation='none' shows where it stands",
+        )
+        raise LoadError(str(killed), stage="load") from None
+    except faults.PeerGone:
+        raise process.death("load") from None
 
 
 def leaving_info(link: Link) -> WorkerInfo:

@@ -85,10 +85,13 @@ class Restarts:
         """Start a worker for a place that has none; returns what it failed with. Under `replacing`."""
         with self._places.lock:
             place.enter("restarting", why)
+        began = time.monotonic()
         try:
             self._places.install(place, self._places.connect(place), f"restarted {why}")
         except BaseException as error:
             place.error = error
+            if place.crashes is not None:
+                place.crashes.pass_over(time.monotonic() - began)
             return error
         place.restarts += 1
         return None

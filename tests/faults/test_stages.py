@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import signal
@@ -20,7 +21,9 @@ import pytest
 
 import opexec
 from opexec import CallTimeout, LoadError, Model, ModelError, RestartPolicy, WorkerDied
+from opexec.worker import WorkerProcess
 from tests.faults.test_many_loads import held
+from tests.loaded import in_thread
 
 MODEL = f"{Path(__file__).with_name('staged_models.py')}:staged"
 X = np.arange(5.0)
@@ -216,6 +219,54 @@ def test_stopped_while_loading(fault_file: Path) -> None:
     while psutil.Process().children():  # the thread that loads it clears away
         time.sleep(0.001)
     assert_soon(possessions, before)
+
+
+def test_stopped_while_loading_it_has_the_load_timeout(
+    fault_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received, armed = WorkerProcess.receive, threading.Event()
+
+    def receive(process: WorkerProcess, deadline: float | None = None) -> Any:
+        if process.hello and armed.is_set():
+            while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+                time.sleep(0.001)
+            armed.clear()
+            assert deadline is not None and deadline > time.monotonic()
+            deadline = time.monotonic()  # it has passed by now
+        return received(process, deadline)
+
+    def stop_the_next() -> None:
+        fault_file.write_text("SIGSTOP")
+        armed.set()
+
+    monkeypatch.setattr(WorkerProcess, "receive", receive)
+    late = "was killed by SIGKILL while loading its model: it took longer than load_timeout=1000 s"
+    before = after_one_model()
+    stop_the_next()
+    with pytest.raises(LoadError, match=late) as caught:
+        load(load_timeout=1000)
+    assert caught.value.stage == "load"
+    del caught
+    assert possessions() == before
+    with load(load_timeout=1000) as model:
+        # Of a replacement: it is a crash, and the one after it serves.
+        stop_the_next()
+        os.kill(model.workers[0].pid, signal.SIGKILL)
+        in_thread(functools.partial(ask_without_end, model)).result(60)
+        assert not armed.is_set() and model.workers[0].restarts == 1
+        assert late in model.workers[0].reason
+        stop_the_next()
+        with pytest.raises(LoadError, match=late):
+            in_thread(model.restart).result(60)
+        model.restart()
+        ask_without_end(model)
+    del model
+    assert_soon(possessions, before)
+
+
+def ask_without_end(model: Model) -> None:
+    """A call that nobody gave a timeout."""
+    np.testing.assert_array_equal(model.infer({"x": X, "arm": np.array("")})["y"], X * 2)
 
 
 def assert_soon(look: Callable[[], Any], expected: Any) -> None:

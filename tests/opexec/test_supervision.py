@@ -164,6 +164,13 @@ def test_a_policy_waits_longer_each_time_and_forgets() -> None:
     assert [crashes.count() for _ in range(5)] == [0, 1, 2, 3, None]
     clock[0] = 11
     assert crashes.count() == 0
+    slow = Crashes(RestartPolicy(max_restarts=2, window=10, backoff=0), lambda: clock[0])
+    for expected in (0, 0, None):
+        assert slow.count() == expected
+        clock[0] += 100
+        slow.pass_over(100)  # for so long the next one was loading, and it failed
+    clock[0] += 11
+    assert slow.count() == 0
     jittered = Crashes(RestartPolicy(backoff=1, jitter=0.5))
     jittered.count()
     assert 1 <= (jittered.count() or 0) <= 1.5
@@ -527,8 +534,11 @@ def test_swapping_fails_no_call_and_a_failed_swap_changes_nothing(tmp_path: Path
 
 def test_a_supervisor_passes_it_on_and_shows_its_workers() -> None:
     with Supervisor() as supervisor:
-        supervisor.load(source("echo"), name="one", replicas=2)
-        supervisor.load_all({"two": {"source": source("echo"), "restart": False}}, progress=lambda *_: None)
+        supervisor.load(source("echo"), name="one", replicas=2, load_timeout=PATIENCE)
+        supervisor.load_all(
+            {"two": {"source": source("echo"), "restart": False, "load_timeout": float("inf")}},
+            progress=lambda *_: None,
+        )
         assert {name: len(found) for name, found in supervisor.workers().items()} == {"one": 2, "two": 1}
     assert all(one.state == "stopped" for found in supervisor.workers().values() for one in found)
 
@@ -540,6 +550,9 @@ def test_a_supervisor_passes_it_on_and_shows_its_workers() -> None:
         {"retries": -1},
         {"retries": 1, "restart": False},
         {"grace": -1},
+        {"load_timeout": 0},
+        {"load_timeout": True},
+        {"load_timeout": "long"},
         {"while_restarting": "hope"},
         {"replicas": 0},
         {"replicas": True},

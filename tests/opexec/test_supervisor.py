@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from opexec import BuildError, LoadError, ModelClosed, OpexecError, Supervisor, WorkerDied
+from opexec.connection import Connection
 from tests.loaded import source
 from tests.models import Gate
 
@@ -106,6 +108,28 @@ def test_all_processes_start_and_no_more_load_at_once_than_allowed(gate: Gate) -
                 continue
         thread.join()
         assert sorted(loading) == names and all(model.ready for model in supervisor.models.values())
+
+
+def test_waiting_for_its_turn_takes_nothing_of_the_load_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+    deadlines: list[float] = []
+    opened = Connection.open
+
+    def open(self: Connection, load: dict[str, Any], deadline: float | None) -> dict[str, Any]:
+        assert deadline is not None
+        deadlines.append(deadline)
+        return opened(self, load, deadline)
+
+    def progress(name: str, step: str) -> None:
+        if step == "loading":
+            turns.append(time.monotonic())
+
+    monkeypatch.setattr(Connection, "open", open)
+    with Supervisor(at_once=1) as supervisor:
+        wanted = {name: {"source": source("echo"), "load_timeout": 1000} for name in ("a", "b")}
+        supervisor.load_all(wanted, progress=progress)
+    assert len(turns) == 2
+    assert all(at + 1000 <= deadline for at, deadline in zip(turns, deadlines, strict=True))
 
 
 def test_every_failure_is_named_and_the_others_are_closed() -> None:

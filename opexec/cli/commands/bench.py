@@ -211,7 +211,8 @@ def _understood(model: Sequence[str], asked: dict[str, Any]) -> tuple[list[Varia
     from ...bench.running import InputsAsked
 
     how = {
-        name: asked[name] for name in ("platform", "options", "device", "threads", "timeout", "max_unpacked")
+        name: asked[name]
+        for name in ("platform", "options", "device", "threads", "timeout", "load_timeout", "max_unpacked")
     }
     arguments = models.arguments(model, env=(), **how)
     envs = [

@@ -48,6 +48,19 @@ def test_it_runs_and_shows_small_outputs_in_full(add: Path, tmp_path: Path) -> N
     assert "onnxruntime" in done.err and "then 2 more: p50" in done.err
 
 
+def test_timeouts_are_those_of_load(add: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def load(**arguments: Any) -> None:
+        asked.update(arguments)
+        raise OpexecError("enough is known")
+
+    monkeypatch.setattr("opexec.load", load)
+    done = opexec_here("run", add, "--timeout", "3", "--load-timeout", "900")
+    assert done.status == 1 and "enough is known" in done.err
+    assert (asked["timeout"], asked["load_timeout"]) == (3, 900)
+
+
 def test_outputs_go_to_a_file_and_to_json(add: Path, tmp_path: Path) -> None:
     out = tmp_path / "z.npz"
     done = opexec_here("run", add, "-i", "x=[1]", "-i", "y=[2]", "--output", out, "--json")

@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_table_has_the_arguments_of_load(file: Path):
     file.write_text(
-        f"[models.one]\n{SOURCE}\nreplicas = 2\ntimeout = 1.5\n"
+        f"[models.one]\n{SOURCE}\nreplicas = 2\ntimeout = 1.5\nload_timeout = 60\n"
         f'env = {{ python = "3.9", requirements = ["numpy"] }}\n[models.two]\n{SOURCE}\nenv = "envs/two"\n'
     )
     models = read(file)
@@ -30,6 +30,7 @@ def test_a_table_has_the_arguments_of_load(file: Path):
         "source": f"{file.parent / 'model.py'}:double",
         "replicas": 2,
         "timeout": 1.5,
+        "load_timeout": 60,
         "env": Environment("3.9", ["numpy"]),
     }
     assert models["two"]["env"] == str(file.parent / "envs/two")
@@ -51,6 +52,7 @@ def test_a_table_has_the_arguments_of_load(file: Path):
         (f"[models.a]\n{SOURCE}\nreplica = 2", "models.a.replica: is no argument of opexec.load"),
         (f"[models.a]\n{SOURCE}\nreplicas = 0", "models.a.replicas: replicas is 0"),
         (f"[models.a]\n{SOURCE}\ntimeout = -1", "models.a.timeout: timeout is -1"),
+        (f"[models.a]\n{SOURCE}\nload_timeout = 0", "models.a.load_timeout: load_timeout is 0"),
         (f"[models.a]\n{SOURCE}\nname = 'b'", "models.a.name: cannot be given here"),
         (f"[models.a]\n{SOURCE}\nisolation = 'none'", "models.a.isolation: cannot be given here"),
         (f"[models.a]\n{SOURCE}\nenv = 3", "models.a.env: expected a table"),
