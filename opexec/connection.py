@@ -69,6 +69,8 @@ class Connection:
         #: The number of the next call that is timed.
         self.next_timed = 0
         self.copied_in = 0
+        #: Other processes were let in (`let_in`), whose calls `sent` does not count.
+        self.has_clients = False
         self._packer = packer
         self._memory = memory
         self._failures: dict[int, dict[str, Any]] = {}
@@ -231,6 +233,7 @@ class Connection:
 
         `tally` is the page on which the worker counts. Raises PeerGone or TimeoutError.
         """
+        self.has_clients = True
         self.process.control.send({"type": "attach"}, [control, pidfd, tally], timeout=_LET_IN_S)
         with self._sending:
             if self.dead is None:

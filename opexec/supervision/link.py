@@ -8,6 +8,7 @@ from typing import Any
 
 from ..connection import Connection
 from ..errors import OpexecError
+from ..machine.process_memory import private_memory
 from ..readers import Collector, LoopReader
 from ..request import Specs
 from .watcher import Watch
@@ -31,6 +32,8 @@ class Link:
         #: It gets no more calls: it has died, or another one has its place.
         self.left = False
         self.since = time.time()
+        #: Bytes of private memory that it held before it had served a call.
+        self.held_at_first = private_memory(self.process.pid)
         self.watch: Watch | None = None
         self._at: tuple[object, float] = (None, 0.0)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 import time
 import weakref
 
-import psutil
-
+from ..launch import Launch
+from ..machine.process_memory import private_memory
 from . import watcher
 from .link import Link
 from .places import Places
@@ -20,6 +20,11 @@ from .replica import Replica, tell
 _LOOK_S = 0.25
 _LOOK_AFTER_FAILURE_S = 10.0
 
+#: How long a worker goes on at least, in seconds, whatever it holds: one whose first calls need more than `max_memory` would be followed by the
+#: next without end. And one that held more from the start: another would hold as much.
+_AT_LEAST_S = 10.0
+_IN_VAIN_S = 600.0
+
 
 class Recycling:
     """See the module. Looks from `start` on until `stop`."""
@@ -29,6 +34,8 @@ class Recycling:
         self._replacing = replacing
         self._most = most
         self._next: watcher.Watch | None = None
+        #: The model of which it was said that `max_memory` is too little for it.
+        self._too_large: Launch | None = None
 
     def start(self) -> None:
         if self._most.recycles:
@@ -69,11 +76,30 @@ class Recycling:
         if most.max_calls is not None and link.connection.sent >= most.max_calls:
             return f"it had {link.connection.sent} calls (max_calls={most.max_calls})"
         if most.max_memory is not None:
-            with contextlib.suppress(psutil.Error):
-                used = psutil.Process(link.process.pid).memory_info().rss
-                if used > int(most.max_memory):
-                    return f"it used {used} bytes of memory (max_memory={most.max_memory})"
+            held = private_memory(link.process.pid)
+            if held > int(most.max_memory) and not self._too_soon(link, held):
+                return f"it held {held} bytes of private memory (max_memory={most.max_memory})"
         return ""
+
+    def _too_soon(self, link: Link, held: int) -> bool:
+        """Whether it is too soon to replace a worker that holds too much. Says once if it did so before it had served a call."""
+        connection, age = link.connection, time.time() - link.since
+        served = connection.sent > 0 or connection.has_clients
+        if not served:
+            link.held_at_first = held
+        if link.held_at_first <= int(self._most.max_memory or 0):
+            return age < _AT_LEAST_S
+        if self._too_large is not self._places.launch:
+            self._too_large = self._places.launch
+            tell(
+                self._places.name,
+                link.process.pid,
+                "ready",
+                f"it held {link.held_at_first} bytes of private memory before its first call, more than max_memory={self._most.max_memory}, and so "
+                f"would another: for its memory it is replaced every {_IN_VAIN_S:g} s at most. Raise max_memory",
+                logging.WARNING,
+            )
+        return not served or age < _IN_VAIN_S
 
     def _recycle(self, place: Replica, link: Link, why: str) -> None:
         places = self._places
