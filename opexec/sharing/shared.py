@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from .. import states
 from ..errors import OpexecError
 from ..isolated import IsolatedModel
 from ..metrics import snapshot
@@ -100,18 +101,25 @@ class Share:
         return told, fds
 
     def describe(self) -> dict[str, Any]:
-        """What `opexec ps` shows, as plain values. Times in seconds since 1970, memory in bytes."""
+        """What `opexec ps` shows, as plain values. Times in seconds since 1970, memory in bytes.
+
+        ``"state"``, ``"reason"`` and ``"since"`` are those of the worker that is worst off; ``"workers"`` has all of them.
+        """
         model = self._model
         workers = model.workers
-        first = workers[0]
+        first, worst = workers[0], min(workers, key=lambda one: states.badness(one.state))
         stats = model.stats()
         calls, clients = self._tallies.counts()
         return {
             "name": self.name,
             "platform": model.platform,
-            "state": first.state,
-            "reason": first.reason,
-            "since": first.since,
+            "state": worst.state,
+            "reason": worst.reason,
+            "since": worst.since,
+            "workers": [
+                {"pid": one.pid, "state": one.state, "reason": one.reason, "since": one.since}
+                for one in workers
+            ],
             "owner": os.getpid(),
             "pid": first.pid,
             "pids": [one.pid for one in workers if one.pid is not None],
@@ -135,12 +143,14 @@ class Share:
 
     def _none(self) -> Exception:
         """Why no worker can take a client."""
-        worker = self._model.workers[0]
-        if worker.state in ("failed", "stopped") and not self._model.replicas.replacing.under_way:
+        # One that finishes its calls takes nobody.
+        workers = [one for one in self._model.workers if one.state != "draining"]
+        best = max(workers, key=lambda one: states.badness(one.state))
+        if best.state in ("failed", "stopped") and not self._model.replicas.replacing.under_way:
             return OpexecError(
-                f"it has no worker, and none is on its way: it is {worker.state} ({worker.reason})"
+                f"it has no worker, and none is on its way: it is {best.state} ({best.reason})"
             )
-        return NotNow(f"it is {worker.state} ({worker.reason})")
+        return NotNow(f"it is {best.state} ({best.reason})")
 
     def __enter__(self) -> Share:
         return self

@@ -20,8 +20,8 @@ from .. import show
 def command(as_json: bool) -> None:
     """List the models that processes of this user share now: those of `opexec up`, and those of programs that share one.
 
-    CALLS are those of the owner and of all clients since the model was shared; MEMORY is what its workers hold in RAM; CLIENTS are
-    the processes that are attached.
+    STATE is that of the model's worker, or of all its replicas, the worst first, of which FOR and REASON tell. CALLS are those of the owner
+    and of all clients since the model was shared; MEMORY is what its workers hold in RAM; CLIENTS are the processes that are attached.
     """
     from ...sharing import listing
 
@@ -33,7 +33,7 @@ def command(as_json: bool) -> None:
     else:
         columns = [
             show.Column("NAME", shrinks=True),
-            show.Column("STATE"),
+            show.Column("STATE", shrinks=True),
             show.Column("FOR", right=True),
             show.Column("WORKER", right=True),
             show.Column("OWNER", right=True, needs=90),
@@ -47,7 +47,7 @@ def command(as_json: bool) -> None:
 
 
 def _row(one: dict[str, Any]) -> list[str]:
-    from ... import sizes
+    from ... import sizes, states
 
     def text(key: str) -> str:
         return "" if one.get(key) is None else str(one[key])
@@ -58,7 +58,7 @@ def _row(one: dict[str, Any]) -> list[str]:
     runs = python if text("framework") in ("", "python") else framework + python
     return [
         one["name"],
-        one["state"],
+        states.summary(worker["state"] for worker in one["workers"]) if one.get("workers") else one["state"],
         _span(time.time() - one["since"]) if one.get("since") else "",
         f"{pids[0]}+{len(pids) - 1}" if len(pids) > 1 else text("pid"),
         text("owner"),

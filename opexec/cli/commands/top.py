@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ... import sizes
+from ... import sizes, states
 from .. import show
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _live(found: Sequence[Watched], width: int) -> Table | str:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
     for one in found:
         row = _row(one)
-        style = "red" if row[1] in ("failed", "unreachable") else None
+        style = "red" if "failed" in row[1] or row[1] == "unreachable" else None
         table.add_row(*(Text(row[number]) for number in shown), style=style)
     return table
 
@@ -106,7 +106,7 @@ def _row(one: Watched) -> list[str]:
     memory = [worker["memory"] for worker in seen["workers"] if worker["memory"] is not None]
     return [
         one.name,
-        _state(seen["workers"]),
+        states.summary(worker["state"] for worker in seen["workers"]),
         _number(one.calls_per_s),
         sizes.duration(total["p50"]) if total else "",
         sizes.duration(total["p99"]) if total else "",
@@ -120,14 +120,6 @@ def _row(one: Watched) -> list[str]:
         str(seen["clients"]),
         str(seen["owner"]),
     ]
-
-
-def _state(workers: Sequence[dict[str, Any]]) -> str:
-    """That of the worker, or of how many replicas: ``"ready"``, ``"3 ready, 1 restarting"``."""
-    states = [worker["state"] for worker in workers]
-    if len(states) == 1:
-        return str(states[0])
-    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
 def _number(value: float | None) -> str:

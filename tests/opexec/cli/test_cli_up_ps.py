@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,6 +156,26 @@ def test_ps_passes_over_what_a_dead_owner_left(tmp_path: Path, up: Callable[[Pat
     again = up(file)
     again.wait_for("opexec.up: up: left")
     assert [one["name"] for one in json.loads(ps("--json"))] == ["left"]
+
+
+def test_ps_tells_the_state_of_every_replica_the_worst_first(runtime: Path):
+    with opexec.load(source("double"), name="two", replicas=2, restart=False) as model, model.share():
+        dead = model.workers[1]  # behind one that is well
+        assert dead.pid is not None
+        os.kill(dead.pid, signal.SIGKILL)
+        while "SIGKILL" not in model.workers[1].reason:
+            time.sleep(0.001)
+        (told,) = json.loads(ps("--json"))
+        assert [(one["pid"], one["state"]) for one in told["workers"]] == [
+            (model.workers[0].pid, "ready"),
+            (dead.pid, "stopped"),
+        ]
+        assert told["state"] == "stopped" and "SIGKILL" in told["reason"]
+        assert told["since"] == model.workers[1].since
+        head, row = ps().splitlines()
+        assert "1 stopped, 1 ready" in row and row.index("1 stopped") == head.index("STATE")
+        with opexec.attach("two") as attached:
+            assert attached.workers[0].pid == model.workers[0].pid
 
 
 def test_up_says_what_is_wrong_with_its_file(tmp_path: Path):
