@@ -415,6 +415,39 @@ def test_a_rolling_restart_fails_no_call() -> None:
         assert all(one.result(PATIENCE) > 0 for one in workers)
 
 
+def test_a_replaced_worker_drains_and_is_seen_to_until_its_calls_are_done(gate: Gate) -> None:
+    with load("gated", replicas=2) as model:
+        stuck = model.submit({"x": STOP})
+        gate.wait()
+        (busy,) = (one for one in model.workers if one.state == "busy")
+        model.restart()
+        # The other one had nothing to finish, and goes.
+        until(lambda: len(model.workers) == 3)
+        *places, leaving = model.workers
+        assert [one.state for one in places] == ["ready", "ready"]
+        assert (leaving.state, leaving.pid) == ("draining", busy.pid)
+        assert leaving.reason == "another worker has its place" and leaving.since >= busy.since
+        assert [model.infer({"x": GO})["y"] for _ in range(4)] == [10] * 4, "calls go past it"
+        gate.let()
+        assert stuck.result(PATIENCE)["y"] == -10
+        until(lambda: [one.state for one in model.workers] == ["ready", "ready"])
+
+
+def test_busy_since_is_when_that_very_call_was_first_looked_at(gate: Gate) -> None:
+    with load("gated") as model:
+        seen = []
+        for _ in range(2):
+            call = model.submit({"x": STOP})
+            gate.wait()
+            looks = [model.workers[0] for _ in range(2)]
+            assert [one.state for one in looks] == ["busy", "busy"]
+            assert looks[0].since == looks[1].since, "each look at one call tells the same"
+            seen.append(looks[0].since)
+            gate.let()
+            assert call.result(PATIENCE)["y"] == -10
+        assert seen[0] < seen[1]
+
+
 def test_a_full_model_refuses_or_has_callers_wait(gate: Gate) -> None:
     with load("gated", max_pending=2) as model:
         first = model.submit({"x": STOP})
