@@ -87,8 +87,8 @@ class Places:
             lambda: self.closed,
         )
 
-    def install(self, place: Replica, link: Link, reason: str) -> Link | None:
-        """Give `place` its worker; returns the one that had it, which gets no more calls."""
+    def install(self, place: Replica, link: Link, reason: str, first: bool = False) -> Link | None:
+        """Give `place` its worker, its `first` or another one; returns the one that had it, which gets no more calls."""
         lost, overdue, worker = self._lost, self._overdue, weakref.ref(link)
 
         def ended() -> None:
@@ -106,6 +106,7 @@ class Places:
             if not self.closed:
                 self._adopt(link.specs)
                 old, place.link = place.link, link
+                place.restarts += not first
                 if old is not None and not old.left:
                     old.left = True
                     old.since = time.time()

@@ -85,7 +85,6 @@ class Replacing:
     def beside(self, place: Replica, why: str) -> None:
         """Start another worker and give it the place; the one that had it finishes its calls. Under `replacing`."""
         link = self._places.connect(place)
-        place.restarts += 1
         old = self._places.install(place, link, f"replaced: {why}")
         if old is not None:
             self._drain_aside(old, why)
@@ -127,7 +126,6 @@ class Replacing:
                 with places.lock:
                     places.wait_anew()
                 old = places.install(place, link, f"swap() to {launch.what}")
-                place.restarts += 1
                 if old is not None and old in places.leaving:
                     leaving.append(self._drain_aside(old, "swap()"))
         if wait:

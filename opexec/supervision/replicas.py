@@ -73,7 +73,7 @@ class Replicas:
         try:
             if len(places) == 1:
                 (place,) = places
-                places.install(place, places.connect(place), "loaded")
+                places.install(place, places.connect(place), "loaded", first=True)
             else:
                 self._open_side_by_side()
         except BaseException as error:
@@ -93,7 +93,7 @@ class Replicas:
         for place, link in zip(places, links, strict=True):
             if link.exception() is None:
                 if error is None:
-                    places.install(place, link.result(), "loaded")
+                    places.install(place, link.result(), "loaded", first=True)
                 else:
                     link.result().close(OpexecError("another replica could not be loaded"), grace=0)
         if error is not None:

@@ -93,7 +93,6 @@ class Restarts:
             if place.crashes is not None:
                 place.crashes.pass_over(time.monotonic() - began)
             return error
-        place.restarts += 1
         return None
 
     def resume(self, place: Replica) -> None:
