@@ -128,6 +128,8 @@ def test_without_a_gpu_nothing_is_started(nvidia_smi: Path, words: str) -> None:
 def test_in_the_worker_the_gpu_is_device_0_and_the_only_one(tmp_path: Path) -> None:
     (tmp_path / "driver.py").write_text(
         """
+import ctypes
+
 import numpy as np
 
 
