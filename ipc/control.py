@@ -317,7 +317,9 @@ def _split(chunks):
     for _, _, flags, _ in chunks:
         if flags & _TRUNCATED:
             raise ProtocolError(
-                "more descriptors came at once than fit ({}); some are lost".format(MAX_DESCRIPTORS)
+                "descriptors that came are lost: this process may open no more files, or more than {} came at once".format(
+                    MAX_DESCRIPTORS
+                )
             )
     size = sum(len(chunk[0]) for chunk in chunks)
     if len(chunks[0][0]) < _HEADER.size or size >= _HEADER.size + _lengths(chunks[0][0])[0]:

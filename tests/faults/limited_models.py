@@ -105,3 +105,23 @@ def leaving_children():
         return np.array([os.getpid(), child.pid])
 
     return call
+
+
+def hoarding():
+    """Has files open, until its process may open only `left` more; none where that is negative. Returns `count` float64, and the sum of x."""
+    held = []
+
+    def call(left, count, x):
+        while held:
+            os.close(held.pop())
+        if left >= 0:
+            try:
+                while True:
+                    held.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                pass
+            for _ in range(int(left)):
+                os.close(held.pop())
+        return {"y": np.arange(int(count), dtype=np.float64), "sum": x.sum()}
+
+    return call

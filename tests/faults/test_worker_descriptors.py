@@ -1,0 +1,63 @@
+"""A worker whose model has taken all descriptors: what needs another one is a typed error that says so, and then all is right again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import opexec
+from opexec import Model, ProtocolError, RestartPolicy
+from tests.faults.test_limits import source
+from tests.loaded import PYTHONS, interpreter
+
+LARGE = 1 << 20
+#: To take in a segment: the descriptor that comes, a copy, and the mapping's own, which stays.
+NEEDED = 3
+
+
+def call(model: Model, left: int, count: int = 10, size: int = 10) -> None:
+    """A call whose answer is right; meanwhile, and afterwards, the worker may open `left` more files, or as many as ever (-1)."""
+    inputs: dict[str, Any] = {"left": np.array(left), "count": np.array(count), "x": np.ones(size)}
+    results = model.infer(inputs, timeout=60)
+    assert results["sum"] == size
+    np.testing.assert_array_equal(results["y"], np.arange(count))
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest) -> Any:
+    restart = RestartPolicy(backoff=0.001)
+    with opexec.load(
+        source("hoarding"), open_files=64, env=interpreter(request.param), restart=restart
+    ) as model:
+        yield model
+
+
+@pytest.mark.parametrize("left", range(NEEDED))
+@pytest.mark.parametrize("model", PYTHONS, indirect=True)
+@pytest.mark.parametrize("large", ["input", "output"])
+def test_room_that_cannot_be_taken_in(model: Model, large: str, left: int) -> None:
+    pid = model.workers[0].pid
+    call(model, left)
+    for _ in range(3):  # in the room there is
+        call(model, left, count=20, size=30)
+    assert model.workers[0].pid == pid
+    with pytest.raises(ProtocolError, match="gave up: .*([Tt]oo many open files|may open no more files)"):
+        call(model, left, **{"count" if large == "output" else "size": LARGE})
+    call(model, -1, LARGE, LARGE)
+    assert model.workers[0].pid != pid and model.workers[0].restarts == 1
+    call(model, 0)
+
+
+@pytest.mark.parametrize("model", PYTHONS, indirect=True)
+def test_room_that_just_fits_and_room_once_there_are_descriptors(model: Model) -> None:
+    pid = model.workers[0].pid
+    call(model, NEEDED)
+    call(model, NEEDED, size=LARGE)
+    call(model, NEEDED, count=LARGE)
+    call(model, 0)
+    call(model, -1)  # it has closed its files
+    call(model, -1, size=4 * LARGE)
+    call(model, -1, count=4 * LARGE)
+    assert model.workers[0].pid == pid
