@@ -502,13 +502,18 @@ class Connection:
         try:
             self._timeout_ms(call)
         except CallTimeout as error:
-            if self.pending.get(call.id) is call and call.answer is None:
-                self.calls.abandon(call)
-                call.failure = error
-                if self.overdue is not None:
-                    self.overdue(call)
-                if call.finish is not None:
-                    call.finish(call)
+            if self.give_up(call, error) and self.overdue is not None:
+                self.overdue(call)
+
+    def give_up(self, call: Call, error: BaseException) -> bool:
+        """End `call`, for which no thread waits, with `error`; False if it has ended, or is not sent yet."""
+        if self.pending.get(call.id) is not call or call.answer is not None:
+            return False
+        self.calls.abandon(call)
+        call.failure = error
+        if call.finish is not None:
+            call.finish(call)
+        return True
 
     # Messages
 

@@ -139,7 +139,11 @@ class Submission:
         except BaseException:
             self._model.replicas.unclaim(link)
             raise
-        collector.wake()
+        try:
+            collector.wake()
+        except BaseException:  # no thread is to be had, say: nobody would complete it
+            self._withdraw()
+            raise
         if self._fate.get(0) is _CANCELLED:  # while it was being sent
             self._withdraw()
 

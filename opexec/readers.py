@@ -19,6 +19,9 @@ from .connection import Connection
 _LOOK_AGAIN_MS = 100
 #: The thread stays this long after the last Future, in seconds: starting one costs more than a call.
 _LINGER_S = 1.0
+#: Between two attempts to read for which there is no memory, in seconds.
+_PAUSE_S = 0.1
+_NO_MEMORY = "there was no memory to read the worker's answers"
 
 #: What could not be sent at once is tried again after so long, in seconds, and then after twice as long each time, up to the second.
 _TRY_AGAIN_S = 0.001
@@ -82,6 +85,26 @@ class Collector:
             self._stir.set()
 
     def _run(self) -> None:
+        failed = 0
+        while True:
+            try:
+                if failed == 2:
+                    failed = 0
+                    self._give_up()
+                self._serve()
+                return
+            except MemoryError:  # without this thread no Future would ever be completed
+                failed += 1
+                time.sleep(_PAUSE_S)
+
+    def _give_up(self) -> None:
+        """There was no memory to read on: the calls in flight end, as one does whose own thread reads."""
+        for call in list(self._open):
+            self._connection.give_up(call, MemoryError(_NO_MEMORY))
+            if call.answer is not None or call.failure is not None:
+                self._ended.append(call)
+
+    def _serve(self) -> None:
         connection = self._connection
         me = threading.current_thread()
         while True:
@@ -199,12 +222,13 @@ class LoopReader:
         self._fds: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self.sender = LoopSender(connection, loop)
+        self._reading = False
         connection.add_heir(self.heir)
 
     def heir(self) -> None:
         """Read, or see that the connection has ended, as soon as the loop comes to it."""
         try:
-            here = asyncio.get_running_loop() is self._loop
+            here = asyncio.get_running_loop() is self._loop and not self._reading
         except RuntimeError:
             here = False
         if here:
@@ -228,6 +252,16 @@ class LoopReader:
 
     def _read(self, fd: int | None) -> None:
         """Deliver what is there, and have the loop come here again when there is more. `fd` is the descriptor that became readable."""
+        self._reading = True  # it may become its own heir
+        try:
+            self._read_on(fd)
+        except MemoryError:  # the loop would only log it
+            for call in list(self._calls):
+                self._connection.give_up(call, MemoryError(_NO_MEMORY))
+        finally:
+            self._reading = False
+
+    def _read_on(self, fd: int | None) -> None:
         connection = self._connection
         bell = connection.channel.bell
         if not self._calls or connection.dead is not None:

@@ -183,7 +183,12 @@ class CallSteps(Model):
     def _results(
         self, link: Link, call: Call, kind: ArrayKind | None, outputs: Sequence[str] | None
     ) -> dict[str, Any]:
-        results = dict(zip(call.plan.names, self._views(link, call)))
+        try:
+            views = self._views(link, call)
+        except BaseException:  # no memory for its texts, say: the worker may have the block back
+            link.connection.calls.abandon(call)
+            raise
+        results = dict(zip(call.plan.names, views))
         if kind is not None:
             results = {name: kind.from_numpy(view) for name, view in results.items()}
         return results if outputs is None else subset(results, outputs)
