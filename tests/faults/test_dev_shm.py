@@ -14,6 +14,7 @@ import posix_ipc
 import pytest
 
 import opexec
+from tests.absent import absent
 from tests.loaded import source
 
 REPOSITORY = str(Path(__file__).parents[2])
@@ -61,14 +62,14 @@ def test_a_dev_shm_that_is(how: str, tmp_path: Path) -> None:
     """In a mount namespace of its own: nobody else sees these mounts, and they go with the process."""
     unshare = shutil.which("unshare")
     if unshare is None:
-        pytest.skip("needs the program unshare (util-linux)")
+        absent("the program unshare (util-linux)")
     namespace = [unshare, "--mount", "--propagation", "private"] + (
         [] if os.geteuid() == 0 else ["--map-root-user"]
     )
     if subprocess.run(
         [*namespace, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
     ).returncode:
-        pytest.skip("this machine allows no mount namespaces")
+        absent("mount namespaces, which the kernel or a container refuses here")
     done = subprocess.run(
         [
             *namespace,

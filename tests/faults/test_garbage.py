@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 
 import opexec
 from opexec import Model, OpexecError, RestartPolicy
 from opexec.ipc import ring, wire
+from tests.absent import in_ci
 
 MODEL = f"{Path(__file__).with_name('garbage_models.py')}:stray"
 X = np.arange(4.0)
@@ -49,6 +52,14 @@ VALUES = (
 )
 
 
+def examples(count: int) -> Callable[[Any], Any]:
+    """So many, the same in every run; in CI more. `OPEXEC_TEST_SEED` asks for others there."""
+    if not in_ci():
+        return settings(max_examples=count)
+    more = settings(max_examples=30, derandomize=False, database=None, print_blob=True)
+    return lambda test: seed(int(os.environ.get("OPEXEC_TEST_SEED", "0")))(more(test))
+
+
 @pytest.fixture(scope="module")
 def model() -> Iterator[Model]:
     restart = RestartPolicy(max_restarts=10_000, backoff=0.001, max_backoff=0.001)
@@ -69,13 +80,14 @@ def survive(model: Model, words: np.ndarray, pattern: np.ndarray, everything: bo
         {"x": X, "words": NO_WORDS, "pattern": NO_PATTERN, "everything": np.array(False)}, timeout=60
     )
     pid = model.workers[0].pid
-    for attempt in (words, NO_WORDS):  # the second one meets what the first has left
+    # The second one meets what the first has left.
+    for its_words, its_pattern in ((words, pattern), (NO_WORDS, NO_PATTERN)):
         try:
             model.infer(
                 {
                     "x": X,
-                    "words": attempt,
-                    "pattern": pattern if attempt is words else NO_PATTERN,
+                    "words": its_words,
+                    "pattern": its_pattern,
                     "everything": np.array(everything),
                 },
                 timeout=TIMEOUT,
@@ -89,7 +101,7 @@ def survive(model: Model, words: np.ndarray, pattern: np.ndarray, everything: bo
     right(model)
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(st.lists(st.tuples(st.sampled_from(LINES + RECORDS), VALUES), min_size=1, max_size=6))
 @example([(index, (1 << 64) - 1) for index in LINES])
 @example([(index, 0) for index in LINES])
@@ -98,7 +110,7 @@ def test_words_of_the_channel(model: Model, words: list[tuple[int, int]]) -> Non
     survive(model, np.array(words, np.uint64), NO_PATTERN)
 
 
-@settings(max_examples=6)
+@examples(6)
 @given(st.binary(min_size=1, max_size=257), st.booleans())
 @example(b"\xff", True)
 @example(b"\0", True)

@@ -16,6 +16,7 @@ import pytest
 from opexec import BuildError, Environment
 from opexec.environments.interpreter_search import find
 from opexec.lifeline import Lifeline
+from tests.absent import absent
 
 # What a model does while it is being loaded: it starts children, says which processes there are, and goes on as BUSY says.
 MODEL = """
@@ -64,10 +65,8 @@ def interpreter(version: str) -> str:
         return sys.executable
     try:
         return str(Environment(str(find(version).path), ["numpy"]).resolve())
-    except BuildError as absent:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"needs Python {version}: {absent}")
+    except BuildError as error:
+        absent(f"Python {version} with numpy: {error}")
 
 
 class Scene:

@@ -1,6 +1,6 @@
 """Load and close, again and again: descriptors, threads, maps, segments, processes and memory return to where they were.
 
-``OPEXEC_TEST_LOADS=200`` runs as many as told.
+100 times in CI; ``OPEXEC_TEST_LOADS`` says how often elsewhere.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 import psutil
 
 import opexec
+from tests.absent import in_ci
 from tests.loaded import source
 
-LOADS = int(os.environ.get("OPEXEC_TEST_LOADS", "25"))
+LOADS = int(os.environ.get("OPEXEC_TEST_LOADS", "100" if in_ci() else "25"))
 WARM_UP = 5
 # What malloc keeps, and a dict that grows once. A leaked segment is 1 MiB and more, a leaked worker object with its logs some 50 KiB.
 KEPT_PER_LOAD = 20 << 10

@@ -22,6 +22,7 @@ import opexec
 from opexec import LoadError, Model, ModelError, Sandbox, WorkerDied
 from opexec import sandbox as sandboxes
 from tests import loaded
+from tests.absent import absent
 from tests.faults.test_limits import MODELS, REPOSITORY, source, value
 from tests.loaded import PYTHONS, interpreter
 
@@ -30,10 +31,8 @@ from tests.loaded import PYTHONS, interpreter
 def needs_bubblewrap() -> None:
     try:
         sandboxes.bubblewrap()
-    except LoadError as absent:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"needs bubblewrap, and namespaces: {absent}")
+    except LoadError as error:
+        absent(f"bubblewrap, and namespaces: {error}")
 
 
 @pytest.fixture(scope="module")

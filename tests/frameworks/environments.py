@@ -5,12 +5,10 @@ Each is asked for in this one form everywhere, so that it is built once and then
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pytest
-
 from opexec import BuildError, Environment
+from tests.absent import absent
 
 #: What the cases that run inside an environment need.
 TOOLS = ("hypothesis", "pytest", "pytest-timeout")
@@ -50,10 +48,8 @@ def built(name: str) -> Path:
 
 
 def resolved(environment: Environment) -> Path:
-    """The interpreter of an environment. Where it cannot be had, the tests that need it are skipped, but not on a CI machine."""
+    """The interpreter of an environment; the test is skipped where there is none."""
     try:
         return environment.resolve()
     except BuildError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"needs {environment}, which cannot be built here: {error}")
+        absent(f"{environment}, which cannot be built here: {error}")
