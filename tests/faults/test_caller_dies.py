@@ -48,9 +48,9 @@ def told():
 
 in_main = {in_main}
 
-def here():
+def here(where=stage):
     "The main thread goes no further."
-    print("", flush=True)
+    print(where, flush=True)
     if in_main:
         told()
     threading.Event().wait()
@@ -82,6 +82,7 @@ if stage == "reading an answer":
     stop_in(Connection, "_deliver")
 if stage != "idle":
     y = model.infer(dict(x=-x))["y"]
+    here("answered")
 here()
 """
 
@@ -138,7 +139,7 @@ def test_a_caller_that_ends(tmp_path: Path, gate: Gate, stage: str, how: str) ->
         elif stage in AT_THE_GATE:
             gate.wait()
         else:
-            assert caller.stdout.readline() == "\n", "the caller has ended"
+            assert caller.stdout.readline() == f"{stage}\n", "the caller has ended, or went on"
         workers = of(caller.pid)
         assert len(workers) == (2 if stage == "idle" else 1)
         pidfds = [os.pidfd_open(pid) for pid in workers]
