@@ -172,7 +172,8 @@ class Connection:
         try:
             self._introduce(block.plan, _AT_ONCE)
         except faults.PeerGone:
-            self.bury_aside()
+            if not self.bury_aside():
+                self.bury()
             return False
         except TimeoutError:
             return False
@@ -339,9 +340,7 @@ class Connection:
             self.broken(error)
 
     def _see_to_the_end(self) -> None:
-        if self._reader_must_not_wait:
-            self.bury_aside()
-        else:
+        if not self._reader_must_not_wait or not self.bury_aside():
             self._bury()
 
     @property
@@ -529,10 +528,7 @@ class Connection:
             self._failures[_positive(message, "id")] = message
         elif kind == "need":
             size = _positive(message, "bytes")
-            if self._reader_must_not_wait:
-                name = f"opexec-room-{self.process.name}"
-                threading.Thread(target=self._give_room, args=(size,), name=name, daemon=True).start()
-            else:
+            if not self._reader_must_not_wait or not self._in_thread("room", self._give_room, size):
                 self.outputs.give_room(size)
         elif kind == "broken":
             raise faults.ProtocolError(f"the worker gave up: {message.get('why')}")
@@ -591,12 +587,20 @@ class Connection:
                 time.sleep(0.001)  # the reader sees it, too
         return self.ended()
 
-    def bury_aside(self) -> None:
-        """`bury`, in a thread: it may take a second or more to learn why a worker has gone."""
+    def bury_aside(self) -> bool:
+        """`bury`, in a thread: it may take a second or more to learn why a worker has gone. False if there is no thread to be had."""
         if not self.going:
-            name = f"opexec-burying-{self.process.name}"
-            threading.Thread(target=self.bury, name=name, daemon=True).start()
-            self.going = True
+            self.going = self._in_thread("burying", self.bury)
+        return self.going
+
+    def _in_thread(self, what: str, do: Callable[..., object], *arguments: object) -> bool:
+        """Have a thread do it; False if there can be no more: whoever asks has to do it, and to wait."""
+        name = f"opexec-{what}-{self.process.name}"
+        try:
+            threading.Thread(target=do, args=arguments, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError):
+            return False
+        return True
 
     def retire(self, error: OpexecError) -> bool:
         """Take no more calls, which fail with `error`, if none is in flight; False if one is. `close` must follow."""
