@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -101,11 +102,11 @@ STAGES = (
 
 def of(pid: int) -> list[int]:
     """The children of a process."""
-    return [
-        int(text)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for text in (task / "children").read_text().split()
-    ]
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends meanwhile
+            found += [int(text) for text in (task / "children").read_text().split()]
+    return found
 
 
 @pytest.mark.parametrize("how", ENDS)
