@@ -1,9 +1,7 @@
 """The caller's end of one worker: calls in flight, who reads their answers, and what happens when the worker dies.
 
 Any number of threads call at once. Each sends under a short lock and then waits without one. Whoever waits first reads the answers of
-everybody (it has the *reader's role*) and hands the role over when it leaves. The role is an entry in a dict that names its holder, taken
-with the atomic `dict.setdefault`: an exception at any point, Ctrl-C included, finds out from the entry itself whether the role is to be
-given back.
+everybody (`reader_role`).
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from .ipc.plan import Plan
 from .ipc.ring import CALLER, CHANNEL_BYTES, WORKER, write_header
 from .memory import SharedMemory
 from .output_memory import OutputMemory
+from .reader_role import ReaderRole
 from .timing import now
 from .worker import WorkerProcess
 
@@ -74,10 +73,6 @@ class Connection:
         self._packer = packer
         self._memory = memory
         self._failures: dict[int, dict[str, Any]] = {}
-        self._role: dict[int, object] = {}
-        self._heirs: list[Callable[[], None]] = []
-        #: The bell is announced for a reader that does not keep the role (`step_aside`).
-        self._announced = False
         self._sending = threading.Lock()
         self._offering = threading.Lock()
         self._offered: set[int] = set()
@@ -105,6 +100,7 @@ class Connection:
         self.outputs = OutputMemory(self.channel, memory, self._sending)
         self.calls = InFlight(packer, self.outputs)
         self.pending = self.calls.pending
+        self.role = ReaderRole(self.calls, self.channel.bell)
         self._strategy = strategy(wait)
         self._wait = wait
         _connections.add(self)
@@ -252,13 +248,13 @@ class Connection:
 
     def wait(self, call: Call, woke: bool) -> None:
         """Wait until `call` has an answer or a failure. Raises the failure, or CallTimeout past the call's deadline."""
-        role, consumer = self._role, self.channel.consumer
+        role, holder, consumer = self.role, self.role.holder, self.channel.consumer
         words, tail_at, ready = consumer.words, consumer.tail_at, self._strategy.ready
         while call.answer is None and call.failure is None:
             try:
-                if role.setdefault(0, call) is call:
-                    if self._announced:
-                        self._withdraw()
+                if holder.setdefault(0, call) is call:
+                    if role.announced:
+                        role.withdraw()
                     if self.calls.unsettled is not None:
                         self._finish_delivery()
                     while call.answer is None and call.failure is None:
@@ -271,14 +267,14 @@ class Connection:
                     self._follow(call)
             finally:
                 try:
-                    if role.get(0) is call:
-                        del role[0]
+                    if holder.get(0) is call:
+                        del holder[0]
                         if self.pending:
-                            self._hand_over()
+                            role.hand_over()
                 except (
                     BaseException
                 ):  # Ctrl-C in this very moment: nobody must wait for ever for a reader that is none
-                    self._drop_role(call)
+                    role.drop(call)
                     raise
         if call.failure is not None:
             raise call.failure
@@ -316,7 +312,7 @@ class Connection:
     def catch_up(self) -> bool:
         """Take in what lies there, if nobody reads; True if the worker had asked for room, and waited for it."""
         reader = object()
-        if self.dead is not None or not self.take_role(reader):
+        if self.dead is not None or not self.role.take(reader):
             return False
         try:
             before = self.outputs.asked
@@ -324,7 +320,7 @@ class Connection:
             self.read_available()
             return self.outputs.asked != before
         finally:
-            self.leave_role(reader)
+            self.role.leave(reader)
 
     def look_around(self, ready: list[int]) -> None:
         """Handle what made the reader wake up besides its bell: control messages, or the worker's end."""
@@ -345,7 +341,7 @@ class Connection:
 
     @property
     def _reader_must_not_wait(self) -> bool:
-        return bool(getattr(self._role.get(0), "must_not_wait", False))
+        return bool(getattr(self.role.holder.get(0), "must_not_wait", False))
 
     def _deliver(self) -> None:
         consumer = self.channel.consumer
@@ -424,77 +420,21 @@ class Connection:
         parked = threading.Lock()
         parked.acquire()
         call.parked = parked
-        if call.answer is None and call.failure is None and 0 in self._role:
+        if call.answer is None and call.failure is None and 0 in self.role.holder:
             parked.acquire(timeout=min(_FOLLOW_S, timeout_ms / 1000))
         call.parked = None
-
-    def _hand_over(self) -> None:
-        if self.calls.wake_one():
-            return
-        for heir in list(self._heirs):
-            heir()
 
     def _make_room(self, call: Call) -> None:
         """The ring is full: read until an answer has made room, or wait for whoever reads, for a moment or until the call's deadline."""
         timeout_ms = self._timeout_ms(call)
-        if self.take_role(call):
+        if self.role.take(call):
             try:
                 self.read_available()
                 self.sleep(min(timeout_ms, 1))
             finally:
-                self.leave_role(call)
+                self.role.leave(call)
         else:
             time.sleep(0.001)
-
-    # The reader's role, for readers that wait for many calls
-
-    def take_role(self, reader: object) -> bool:
-        """Try to become the reader; True if `reader` has the role now."""
-        if self._role.setdefault(0, reader) is not reader:
-            return False
-        if self._announced:
-            self._withdraw()
-        return True
-
-    def _withdraw(self) -> None:
-        self.channel.bell.withdraw()
-        self._announced = False
-
-    def _drop_role(self, reader: object) -> None:
-        """Finish giving the role up, which was interrupted."""
-        if self._role.get(0) is reader:
-            del self._role[0]
-        self._hand_over()
-
-    def leave_role(self, reader: object) -> None:
-        """Give the role up, if `reader` has it, to somebody who waits."""
-        try:
-            if self._role.get(0) is reader:
-                del self._role[0]
-                if self.pending:
-                    self._hand_over()
-        except BaseException:
-            self._drop_role(reader)
-            raise
-
-    def step_aside(self, reader: object, announced: bool) -> None:
-        """Give the role up for as long as nothing rings: `reader` has announced the bell, and sleeps where it may be kept from waking up."""
-        if not announced:
-            self.leave_role(reader)
-        elif self._role.get(0) is reader:
-            self._announced = True
-            del self._role[0]
-            if self.pending:
-                self.calls.wake_one()
-
-    def add_heir(self, heir: Callable[[], None]) -> None:
-        """Have `heir` called when the role falls free while no thread waits for a call of its own, and when the connection ends."""
-        self._heirs.append(heir)
-
-    def remove_heir(self, heir: Callable[[], None]) -> None:
-        """Undo `add_heir`."""
-        if heir in self._heirs:
-            self._heirs.remove(heir)
 
     def expire(self, call: Call) -> None:
         """End `call`, for which no thread waits, if its deadline has passed."""
@@ -578,11 +518,11 @@ class Connection:
         """See to the end of a worker that has died, whoever else does; returns why it did."""
         gravedigger = object()
         while self.dead is None:
-            if self.take_role(gravedigger):
+            if self.role.take(gravedigger):
                 try:
                     self._bury()
                 finally:
-                    self.leave_role(gravedigger)
+                    self.role.leave(gravedigger)
             else:
                 time.sleep(0.001)  # the reader sees it, too
         return self.ended()
@@ -645,8 +585,7 @@ class Connection:
 
     def _dismiss(self) -> None:
         self.calls.fail_all(self.ended)
-        for heir in list(self._heirs):
-            heir()
+        self.role.tell_heirs()
 
     def close(self, error: OpexecError, grace: float) -> None:
         """End the connection and the worker, giving it `grace` seconds to leave by itself. Idempotent."""
@@ -656,13 +595,13 @@ class Connection:
         # Whoever still reads must be out of `poll` before the descriptors go.
         self.channel.bell.ring_own()
         give_up = time.monotonic() + 1
-        while not self.take_role(_THE_END) and time.monotonic() < give_up:
+        while not self.role.take(_THE_END) and time.monotonic() < give_up:
             time.sleep(0.001)
         self.process.close(grace)
         self._dismiss()  # of a connection that was retired: its abandoned calls kept their memory until here
         self.outputs.close()
         self._memory.forget(self._segment)
-        if self._role.get(0) is _THE_END:
+        if self.role.holder.get(0) is _THE_END:
             self.channel.bell.close()
         self._closed = True
         _connections.discard(self)

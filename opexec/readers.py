@@ -69,13 +69,13 @@ class Collector:
         before = self._thread
         try:
             if before is None:
-                self._connection.add_heir(self._stir.set)
+                self._connection.role.add_heir(self._stir.set)
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
         except BaseException:  # no more threads, or Ctrl-C: the next Future tries again
             self._thread = before
             if before is None:
-                self._connection.remove_heir(self._stir.set)
+                self._connection.role.remove_heir(self._stir.set)
             raise
 
     def _end(self, call: Call) -> None:
@@ -122,10 +122,10 @@ class Collector:
                 if not self._stir.wait(_LINGER_S):
                     with self._lock:
                         if not self._open:
-                            connection.remove_heir(self._stir.set)
+                            connection.role.remove_heir(self._stir.set)
                             self._thread = None
                             return
-            elif connection.dead is None and connection.take_role(self):
+            elif connection.dead is None and connection.role.take(self):
                 try:
                     connection.read_available()
                     while self._open and not self._ended and connection.dead is None:
@@ -133,7 +133,7 @@ class Collector:
                         connection.read_available()
                         self._expire()
                 finally:
-                    connection.leave_role(self)
+                    connection.role.leave(self)
             else:
                 self._stir.wait(self._patience_ms() / 1000)
 
@@ -223,7 +223,7 @@ class LoopReader:
         self._timer: asyncio.TimerHandle | None = None
         self.sender = LoopSender(connection, loop)
         self._reading = False
-        connection.add_heir(self.heir)
+        connection.role.add_heir(self.heir)
 
     def heir(self) -> None:
         """Read, or see that the connection has ended, as soon as the loop comes to it."""
@@ -247,8 +247,8 @@ class LoopReader:
         self._calls.discard(call)
         if not self._calls:
             self._ignore()
-            if self._connection.take_role(self):  # nobody listens to the bell any more
-                self._connection.leave_role(self)
+            if self._connection.role.take(self):  # nobody listens to the bell any more
+                self._connection.role.leave(self)
 
     def _read(self, fd: int | None) -> None:
         """Deliver what is there, and have the loop come here again when there is more. `fd` is the descriptor that became readable."""
@@ -267,7 +267,7 @@ class LoopReader:
         if not self._calls or connection.dead is not None:
             self._ignore()
             return
-        if not connection.take_role(self):
+        if not connection.role.take(self):
             # Who has the role reads for this loop too, and tells the heirs when leaving. The timer sees to it that one who cannot
             # tell any more (for its own deadline, or Ctrl-C) is not waited for.
             self._unwatch()
@@ -286,9 +286,9 @@ class LoopReader:
                     connection.read_available()
         finally:
             try:
-                connection.step_aside(self, announced)
+                connection.role.step_aside(self, announced)
             except BaseException:  # Ctrl-C in this very moment
-                connection.leave_role(self)
+                connection.role.leave(self)
                 raise
         if connection.dead is not None:
             self._ignore()

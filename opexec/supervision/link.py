@@ -70,6 +70,6 @@ class Link:
             for old in [one for one in list(self.loop_readers) if one.is_closed()]:
                 former = self.loop_readers.pop(old, None)
                 if former is not None:  # else another loop's thread was quicker
-                    self.connection.remove_heir(former.heir)
+                    self.connection.role.remove_heir(former.heir)
             reader = self.loop_readers[loop] = LoopReader(self.connection, loop)
         return reader
