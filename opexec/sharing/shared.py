@@ -10,6 +10,7 @@ import psutil
 
 from .. import states
 from ..errors import OpexecError
+from ..ipc import faults
 from ..isolated import IsolatedModel
 from ..metrics import snapshot
 from ..spec import InputSpecs
@@ -79,6 +80,11 @@ class Share:
                 try:
                     tally = self._tallies.page(connection)
                     connection.let_in(workers.fileno(), pidfd, tally.fd)
+                except (
+                    faults.PeerGone,
+                    TimeoutError,
+                ) as error:  # nobody has seen that yet; there may be another one soon
+                    raise NotNow(f"its worker, process {process.pid}, lets nobody in: {error}") from None
                 finally:
                     os.close(pidfd)
             fds.append(os.dup(process.pidfd))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import opexec
+from opexec.connection import Connection
 from opexec.ipc import PROTOCOL
 from opexec.ipc.control import Control
 from opexec.ipc.ring import CALLER, CHANNEL_BYTES, write_header
@@ -332,6 +333,26 @@ def test_a_process_of_another_user_cannot_reach_the_socket(shared, runtime: Path
     assert os.read(read, 20) == b"refused"
     os.close(read)
     os.close(write)
+
+
+def test_a_worker_that_dies_as_it_is_to_let_a_client_in_is_waited_for(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+):
+    killed: list[int] = []
+    let_in = Connection.let_in
+
+    def after_its_death(connection: Connection, *arguments: int) -> None:
+        if not killed:
+            killed.append(connection.process.pid)
+            os.kill(connection.process.pid, signal.SIGKILL)
+            assert select.select([connection.process.pidfd], [], [], 60)[0]
+        let_in(connection, *arguments)
+
+    monkeypatch.setattr(Connection, "let_in", after_its_death)
+    with opexec.load(source("double"), name="double") as model, model.share("it"):
+        with opexec.attach("it", timeout=60, attach_timeout=60) as attached:
+            assert attached.infer({"x": np.ones(3)})["y"].tolist() == [2.0] * 3
+            assert attached.workers[0].pid == model.workers[0].pid != killed[0]
 
 
 def test_the_owners_death_ends_the_worker_and_the_client_is_told(runtime: Path, client: Callable[[], Client]):
