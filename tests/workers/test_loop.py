@@ -20,7 +20,7 @@ from opexec.ipc.channel import Channel
 from opexec.ipc.control import Control
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.packer import Packer
-from opexec.ipc.ring import CALLER, CHANNEL_BYTES, SLOTS, WORKER, write_header
+from opexec.ipc.ring import CALLER, CAPACITY, CHANNEL_BYTES, WORKER, write_header
 from opexec.ipc.segment import PAGE, Segment
 from opexec.workers import loop, platforms
 from opexec.workers.platforms.python import Model
@@ -424,13 +424,13 @@ def test_calls_wait_in_the_ring_and_are_answered_in_order(caller):
 
 def test_more_answers_than_a_ring_holds_wait_for_the_caller(caller):
     end = caller(lambda x: x + 1)
-    count = SLOTS + 50
+    count = CAPACITY + 50
     block = end.packer.pack(("x",), [np.array(1)], 0)
     end.offer_segments()
     end.channel.tell(block.plan, end.packer)
     for _ in range(count):
         end.publish(wire.CALL, block.plan.id, block.place)
-    while end.words[WORKER.tail] < SLOTS:
+    while end.words[WORKER.tail] < CAPACITY:
         os.sched_yield()
     places = set()
     for number in range(count):

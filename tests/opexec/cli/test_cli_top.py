@@ -108,6 +108,7 @@ def test_an_owner_that_does_not_answer_is_shown_as_such(
     with Watcher() as watcher:
         assert watcher.look()[0].seen is not None
         program.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
         try:
             (one,) = watcher.look()
             assert one.seen is None and "did not answer in time" in one.error
