@@ -151,6 +151,23 @@ def old() -> Interpreter:
     return others[-1]
 
 
+def hide_interpreters(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home without interpreters and an empty PATH, both in `folder`, and no variable that leads to some; the system's own folders remain."""
+    for name in (
+        "ASDF_DATA_DIR",
+        "CONDA_EXE",
+        "CONDA_PREFIX",
+        "MAMBA_ROOT_PREFIX",
+        "MISE_DATA_DIR",
+        "PYENV_ROOT",
+        "UV_PYTHON_INSTALL_DIR",
+        "XDG_DATA_HOME",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("PATH", str(folder / "path"))
+
+
 def minor(interpreter: Interpreter) -> str:
     return f"{interpreter.version_info[0]}.{interpreter.version_info[1]}"
 

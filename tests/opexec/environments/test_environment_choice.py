@@ -148,23 +148,12 @@ def absent(old: Interpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """An interpreter of another minor version, which nothing leads to; uv can download it, and no other."""
     ours = interpreter_search.calling()
     known = interpreter_search.alternatives(None, ours)
-    for name in (
-        "ASDF_DATA_DIR",
-        "CONDA_EXE",
-        "CONDA_PREFIX",
-        "MAMBA_ROOT_PREFIX",
-        "MISE_DATA_DIR",
-        "PYENV_ROOT",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    shelves.hide_interpreters(tmp_path, monkeypatch)
     monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "store"))
     left = {minor(each) for each in interpreter_search.alternatives(None, ours)}
     hidden = [each for each in known if minor(each) not in left]
     if not hidden:
-        pytest.skip(f"needs another Python than {ours} outside of the system's folders")
+        machine.absent(f"another Python than {ours} outside of the system's folders")
     offer(tmp_path, hidden[-1], monkeypatch)
     return hidden[-1]
 

@@ -24,24 +24,13 @@ from opexec.environments.interpreter_search import (
 )
 from opexec.environments.interpreters import Interpreter, probe
 from opexec.errors import BuildError
+from tests.shelves import hide_interpreters
 
 
 @pytest.fixture(autouse=True)
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home without interpreters, an empty PATH, no downloads; the system's own folders remain."""
-    for name in (
-        "ASDF_DATA_DIR",
-        "CONDA_EXE",
-        "CONDA_PREFIX",
-        "MAMBA_ROOT_PREFIX",
-        "MISE_DATA_DIR",
-        "PYENV_ROOT",
-        "UV_PYTHON_INSTALL_DIR",
-        "XDG_DATA_HOME",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    hide_interpreters(tmp_path, monkeypatch)
     monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
 
