@@ -34,6 +34,8 @@ class Link:
         self.since = time.time()
         #: Bytes of private memory that it held before it had served a call.
         self.held_at_first = private_memory(self.process.pid)
+        #: How many calls it had been sent when its memory was looked at last, and when that was.
+        self.weighed = (-1, 0.0)
         self.watch: Watch | None = None
         self._at: tuple[object, float] = (None, 0.0)
 

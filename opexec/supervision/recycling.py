@@ -16,9 +16,10 @@ from .policies import Supervision
 from .replacing import Replacing
 from .replica import Replica, tell
 
-#: How often a worker's calls and memory are looked at, in seconds; after a failed replacement, more rarely.
-_LOOK_S = 0.25
+#: How often a worker's calls and memory are looked at, in seconds; after a failed replacement, more rarely; and the memory of one that has no calls.
+_LOOK_S = 0.5
 _LOOK_AFTER_FAILURE_S = 10.0
+_LOOK_IDLE_S = 5.0
 
 #: How long a worker goes on at least, in seconds, whatever it holds: one whose first calls need more than `max_memory` would be followed by the
 #: next without end. And one that held more from the start: another would hold as much.
@@ -75,11 +76,21 @@ class Recycling:
         most = self._most
         if most.max_calls is not None and link.connection.sent >= most.max_calls:
             return f"it had {link.connection.sent} calls (max_calls={most.max_calls})"
-        if most.max_memory is not None:
+        if most.max_memory is not None and self._may_have_grown(link):
             held = private_memory(link.process.pid)
             if held > int(most.max_memory) and not self._too_soon(link, held):
                 return f"it held {held} bytes of private memory (max_memory={most.max_memory})"
         return ""
+
+    def _may_have_grown(self, link: Link) -> bool:
+        """Whether its memory is to be looked at: it has had calls since the last time, or that is long ago."""
+        connection, now = link.connection, time.monotonic()
+        calls, when = link.weighed
+        if connection.sent == calls and not connection.has_clients and now - when < _LOOK_IDLE_S:
+            return False
+        # A call that is under way is to be followed by another look.
+        link.weighed = (-1 if connection.pending else connection.sent, now)
+        return True
 
     def _too_soon(self, link: Link, held: int) -> bool:
         """Whether it is too soon to replace a worker that holds too much. Says once if it did so before it had served a call."""

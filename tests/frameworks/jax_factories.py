@@ -24,13 +24,3 @@ def jitted():
 
 def echo():
     return lambda x: x
-
-
-def multiplying():
-    def model(x):
-        y = x
-        for _ in range(5):
-            y = y @ x
-        return y
-
-    return model

@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 #: An environment -> what is loaded there: a model that multiplies matrices, one after the other.
 MODELS = {
-    "torch-1.4": ("torch", f"{HERE / 'torch_factories.py'}:multiplying"),
-    "torch-2.13": ("torch", f"{HERE / 'torch_factories.py'}:multiplying"),
+    "torch-1.4": ("torch", f"{HERE / 'array_factories.py'}:multiplying"),
+    "torch-2.13": ("torch", f"{HERE / 'array_factories.py'}:multiplying"),
     "tensorflow-1.15": ("tensorflow", "1.15.5/multiplying.pb"),
     "tensorflow-2.21": ("tensorflow", "1.15.5/multiplying.pb"),
-    "jax": ("jax", f"{HERE / 'jax_factories.py'}:multiplying"),
+    "jax": ("jax", f"{HERE / 'array_factories.py'}:multiplying"),
     "onnxruntime": ("onnx", "multiplying.onnx"),
 }
 

@@ -45,13 +45,3 @@ def zeros():
 
 def echo():
     return lambda x: x
-
-
-def multiplying():
-    def model(x):
-        y = x
-        for _ in range(5):
-            y = y @ x
-        return y
-
-    return model
