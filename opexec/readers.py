@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import threading
 import time
 import traceback
@@ -219,7 +220,9 @@ class LoopReader:
         self._connection = connection
         self._loop = loop
         self._calls: set[Call] = set()
-        self._fds: list[int] = []
+        #: Of the connection's descriptors. Whoever closes those does not wait for the loop, which watches this one instead: it stays.
+        self._epoll = select.epoll()
+        self._registered = self._watched = False
         self._timer: asyncio.TimerHandle | None = None
         self.sender = LoopSender(connection, loop)
         self._reading = False
@@ -232,15 +235,17 @@ class LoopReader:
         except RuntimeError:
             here = False
         if here:
-            self._read(None)
+            self._read([])
         else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._read, None)
+            try:
+                self._loop.call_soon_threadsafe(self._read, [])
+            except RuntimeError:  # the loop is closed
+                self._epoll.close()
 
     def add(self, call: Call) -> None:
         """Read until the answer of `call`, which has been sent, or until there is room for it."""
         self._calls.add(call)
-        self._read(None)
+        self._read([])
 
     def remove(self, call: Call) -> None:
         """Stop waiting for `call`."""
@@ -250,18 +255,21 @@ class LoopReader:
             if self._connection.role.take(self):  # nobody listens to the bell any more
                 self._connection.role.leave(self)
 
-    def _read(self, fd: int | None) -> None:
-        """Deliver what is there, and have the loop come here again when there is more. `fd` is the descriptor that became readable."""
+    def _on_ready(self) -> None:
+        self._read([fd for fd, _ in self._epoll.poll(0)])
+
+    def _read(self, ready: list[int]) -> None:
+        """Deliver what is there, and have the loop come here again when there is more. `ready` are the descriptors that became readable."""
         self._reading = True  # it may become its own heir
         try:
-            self._read_on(fd)
+            self._read_on(ready)
         except MemoryError:  # the loop would only log it
             for call in list(self._calls):
                 self._connection.give_up(call, MemoryError(_NO_MEMORY))
         finally:
             self._reading = False
 
-    def _read_on(self, fd: int | None) -> None:
+    def _read_on(self, ready: list[int]) -> None:
         connection = self._connection
         bell = connection.channel.bell
         if not self._calls or connection.dead is not None:
@@ -275,11 +283,12 @@ class LoopReader:
             return
         announced = False
         try:
-            if fd == bell.fd:
+            if not self._registered:
+                self._register()
+            if bell.fd in ready:
                 bell.clear()
             connection.read_available()
-            if fd is not None and fd != bell.fd:
-                connection.look_around([fd])
+            connection.look_around([fd for fd in ready if fd != bell.fd])
             while connection.dead is None and not announced:
                 announced = bell.announce(connection.channel.consumer.head)
                 if not announced:
@@ -299,18 +308,25 @@ class LoopReader:
             self._watch()
         self._look_later()
 
-    def _watch(self) -> None:
+    def _register(self) -> None:
+        """While this has the role nobody closes the descriptors: the numbers are not another file's."""
         connection = self._connection
-        if not self._fds:
+        if connection.dead is None:
             channel = connection.channel
-            self._fds = [channel.bell.fd, channel.control.fileno(), connection.process.pidfd]
-            for fd in self._fds:
-                self._loop.add_reader(fd, self._read, fd)
+            for fd in (channel.bell.fd, channel.control.fileno(), connection.process.pidfd):
+                with contextlib.suppress(FileExistsError):  # interrupted at the last attempt
+                    self._epoll.register(fd, select.EPOLLIN)
+            self._registered = True
+
+    def _watch(self) -> None:
+        if not self._watched:
+            self._loop.add_reader(self._epoll, self._on_ready)
+            self._watched = True
 
     def _unwatch(self) -> None:
-        fds, self._fds = self._fds, []
-        for fd in fds:
-            self._loop.remove_reader(fd)
+        if self._watched:
+            self._loop.remove_reader(self._epoll)
+            self._watched = False
 
     def _look_later(self) -> None:
         if self._timer is not None:
@@ -320,10 +336,12 @@ class LoopReader:
     def _look_again(self) -> None:
         if self._connection.dead is None:
             self._connection.channel.bell.ring_again()
-        self._read(None)
+        self._read([])
 
     def _ignore(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._unwatch()
+        if self._connection.dead is not None:
+            self._epoll.close()

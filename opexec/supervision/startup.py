@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+from .. import leaving
 from ..errors import CallTimeout, OpexecError
 
 #: A thread that waits looks again this often, in seconds, so that a signal reaches Python's handlers.
@@ -72,7 +73,10 @@ class Startup:
 
     def error(self) -> BaseException | None:
         """What it failed with, as a new exception: each caller's gets a traceback of its own."""
-        return None if self.failure is None else copy.copy(self.failure)
+        if self.failure is None:
+            return None
+        leaving.hold()
+        return copy.copy(self.failure)
 
     def wait(self, deadline: float | None = None) -> None:
         """Wait for the end. Raises what it failed with, or CallTimeout at `deadline` (by `time.monotonic`)."""

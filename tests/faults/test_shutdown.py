@@ -64,6 +64,18 @@ for way in (lambda: model.infer(x), lambda: model(x["x"]), lambda: model.submit(
     threading.Thread(target=call, args=(way,), daemon=True).start()
 began.wait()
 """,
+    "daemon threads go on submitting": """
+model = load(double)
+model.infer(x)
+began = threading.Barrier(4)
+def call():
+    began.wait()
+    while True:
+        model.submit(x).result()
+for _ in range(3):
+    threading.Thread(target=call, daemon=True).start()
+began.wait()
+""",
     "nothing was closed": """
 class Holder: pass
 model, holder = load(double), Holder()

@@ -306,3 +306,33 @@ def test_the_loop_goes_on_while_it_is_found_out_why_a_worker_has_gone(
 
         asyncio.run(main())
         assert model.infer({"x": np.array([2.0])})["y"] == 20
+
+
+def test_a_worker_may_go_just_as_the_loop_begins_to_watch_it(model: Model) -> None:
+    connection = model.replicas.first.connection  # type: ignore[attr-defined]
+    watched: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        add_reader = loop.add_reader
+
+        def add_late(file: Any, *callback: Any) -> None:
+            """Another thread is quicker to see to the worker's end than the loop comes to watch anything."""
+            os.kill(pid, signal.SIGKILL)
+            end = threading.Thread(target=lambda: connection.close(connection.bury(), 0))
+            end.start()
+            end.join()
+            loop.add_reader = add_reader  # type: ignore[method-assign]
+            watched.append(file)
+            add_reader(file, *callback)
+
+        loop.add_reader = add_late  # type: ignore[method-assign]
+        x = {"x": np.ones(3)}
+        for _ in range(3):  # the first was not read by the worker that went: the next one is given it
+            assert (await model.infer_async(x))["x"].sum() == 3
+        assert watched.pop().closed
+
+    pid = pid_of(model)
+    with stopped(model):  # it answers nothing before
+        asyncio.run(main())
+    assert pid_of(model) != pid

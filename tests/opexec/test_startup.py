@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 import opexec
-from opexec import CallTimeout, LoadError, Model, ModelClosed, OpexecError, WorkerDied
+from opexec import CallTimeout, LoadError, Model, ModelClosed, OpexecError, WorkerDied, leaving
+from opexec.supervision.startup import Startup
 from tests.loaded import source
 from tests.models import Gate
 
@@ -316,3 +317,23 @@ def test_in_process_it_has_no_effect() -> None:
     assert not model.ready
     with pytest.raises(ModelClosed):
         model.wait_ready()
+
+
+def test_at_the_exit_no_daemon_thread_is_told_that_there_is_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Held(Exception):
+        """Instead of a sleep that ends with the process."""
+
+    def hold() -> None:
+        raise Held
+
+    monkeypatch.setattr(leaving, "hold", hold)
+    startup = Startup("model")
+    startup.fail(OpexecError("the interpreter is exiting"))
+    told: list[object] = []
+    with pytest.raises(Held):
+        startup.wait()
+    with pytest.raises(Held):
+        startup.when_done(told.append, None)
+    assert not told
