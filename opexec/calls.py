@@ -44,8 +44,9 @@ class Call:
     #: What the waiting thread sleeps on while another one reads.
     parked: threading.Lock | None = None
     finish: Callable[[Call], None] | None = None
-    #: By `time.monotonic`.
+    #: By `time.monotonic`: when it ends, and when the thread that waits for it goes.
     deadline: float | None = None
+    until: float | None = None
     #: Where the tensors outside the block lie, and the caller's arrays there: alive for as long as the worker may read them.
     places: tuple[int, ...] = ()
     keep: Any = None
@@ -83,6 +84,8 @@ class InFlight:
         #: An answer that was taken from the ring by a thread that did not come to settle it.
         self.unsettled: tuple[int, ...] | None = None
         self.copied_out = 0
+        #: Those whose threads sleep while another one reads.
+        self.parked: dict[Call, threading.Lock] = {}
         self._discarded: dict[int, Call] = {}
         self._packer = packer
         self._outputs = outputs
@@ -156,8 +159,8 @@ class InFlight:
 
     def wake_one(self) -> bool:
         """Wake a thread that sleeps; False if none does."""
-        for call in list(self.pending.values()):
-            if call.parked is not None and call.wake():
+        for call in list(self.parked):
+            if call.id in self.pending and call.wake():
                 return True
         return False
 

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
 from . import leaving
@@ -218,7 +219,7 @@ class Connection:
             if published:
                 if call.timed:
                     call.sent = now()
-                if due:
+                if due and len(self.pending) == 1:  # of several answers the next is hardly this one's
                     call.foreseen = self.outputs.foresee(due)
                 self.copied_in += block.plan.copied
                 if self.outputs.leases.ended:
@@ -278,6 +279,44 @@ class Connection:
                     raise
         if call.failure is not None:
             raise call.failure
+
+    def attend(self, call: Call, until: float | None) -> bool:
+        """`wait` in a thread that may go before: False if `until` (by `time.monotonic`) has passed. Raises nothing that the call ends with.
+
+        For one thread at a time.
+        """
+        role, consumer, ready = self.role, self.channel.consumer, self._strategy.ready
+        call.until = until
+        while call.answer is None and call.failure is None:
+            try:
+                reads = role.take(call)
+                if reads:
+                    self.read_available()
+                    if call.answer is not None or call.failure is not None:
+                        break
+                if until is not None and until <= time.monotonic():
+                    return False
+                if not reads:
+                    self._follow(call)
+                elif not ready(consumer.words, consumer.tail_at, consumer.head, False):
+                    self.sleep(self._timeout_ms(call))
+            except CallTimeout:
+                self.expire(call)
+            finally:
+                try:
+                    role.leave(call)
+                except BaseException:  # Ctrl-C in this very moment
+                    role.drop(call)
+                    raise
+        return True
+
+    def dismiss(self, call: Call) -> None:
+        """Nobody waits for `call` any more, and a thread that does goes (`attend`)."""
+        self.calls.abandon(call)
+        call.failure = call.failure or CancelledError()
+        call.wake()
+        if self.role.holder.get(0) is call:
+            self.channel.bell.ring_own()
 
     def arrays(self, call: Call) -> list[Any]:
         """The tensors of an answered call, in the order of its plan, over shared memory: good for as long as they are held."""
@@ -404,25 +443,36 @@ class Connection:
             call.failure = ModelError(error["type"], error["message"], error["traceback"])
 
     def _timeout_ms(self, call: Call) -> int:
-        if call.deadline is None:
+        """How long whoever waits for `call` may sleep. Raises CallTimeout past its deadline."""
+        if call.deadline is None and call.until is None:
             return _LOOK_AGAIN_MS
-        left = call.deadline - time.monotonic()
-        if left <= 0:
-            raise CallTimeout(
-                f"worker {self.process.name!r} did not answer within the call's timeout; it goes on with the call for as long as "
-                "`grace` allows, and the late answer will be discarded"
-            )
-        return int(min(left * 1000 + 1, _LOOK_AGAIN_MS))
+        moment = time.monotonic()
+        if call.deadline is not None and call.deadline <= moment:
+            raise self._late()
+        end = min(time for time in (call.deadline, call.until) if time is not None)
+        return int(min(max(end - moment, 0) * 1000 + 1, _LOOK_AGAIN_MS))
+
+    def _late(self) -> CallTimeout:
+        return CallTimeout(
+            f"worker {self.process.name!r} did not answer within the call's timeout; it goes on with the call for as long as "
+            "`grace` allows, and the late answer will be discarded"
+        )
 
     def _follow(self, call: Call) -> None:
         """Wait until the reader has the answer, or leaves."""
         timeout_ms = self._timeout_ms(call)
         parked = threading.Lock()
         parked.acquire()
-        call.parked = parked
-        if call.answer is None and call.failure is None and 0 in self.role.holder:
-            parked.acquire(timeout=min(_FOLLOW_S, timeout_ms / 1000))
-        call.parked = None
+        call.parked = self.calls.parked[call] = parked
+        try:
+            reader = self.role.holder.get(0)
+            if reader is not None and call.answer is None and call.failure is None:
+                if getattr(reader, "yields_role", False):
+                    self.channel.bell.ring_own()
+                parked.acquire(timeout=min(_FOLLOW_S, timeout_ms / 1000))
+        finally:
+            call.parked = None
+            self.calls.parked.pop(call, None)
 
     def _make_room(self, call: Call) -> None:
         """The ring is full: read until an answer has made room, or wait for whoever reads, for a moment or until the call's deadline."""
@@ -438,10 +488,8 @@ class Connection:
 
     def expire(self, call: Call) -> None:
         """End `call`, for which no thread waits, if its deadline has passed."""
-        try:
-            self._timeout_ms(call)
-        except CallTimeout as error:
-            if self.give_up(call, error) and self.overdue is not None:
+        if call.deadline is not None and call.deadline <= time.monotonic():
+            if self.give_up(call, self._late()) and self.overdue is not None:
                 self.overdue(call)
 
     def give_up(self, call: Call, error: BaseException) -> bool:

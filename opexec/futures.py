@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,26 @@ _ENDED, _CANCELLED = object(), object()
 
 
 class SubmittedFuture(Future[dict[str, Any]]):
-    """A Future that can be cancelled until the answer is there. The worker may run the call all the same; nobody gets its answer then."""
+    """A Future that can be cancelled until the answer is there. The worker may run the call all the same; nobody gets its answer then.
+
+    A thread that waits for its result reads the answer itself. With a callback it is completed by another thread, which runs that.
+    """
 
     def __init__(self, submission: Submission) -> None:
         super().__init__()
         self._submission: Submission | None = submission
+
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
+        return super().result(self._attended(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(self._attended(timeout))
+
+    def add_done_callback(self, fn: Callable[[Future[dict[str, Any]]], object]) -> None:
+        submission = self._submission
+        if submission is not None:
+            submission.watch()
+        super().add_done_callback(fn)
 
     def cancel(self) -> bool:
         submission = self._submission
@@ -35,9 +51,24 @@ class SubmittedFuture(Future[dict[str, Any]]):
         self.set_running_or_notify_cancel()
         return True
 
+    def _attended(self, timeout: float | None) -> float | None:
+        """Wait for the end, as far as this thread can see to it; returns what is left of `timeout`."""
+        submission = self._submission
+        if submission is None:
+            return timeout
+        if timeout is None:
+            submission.attend(None)
+            return None
+        until = time.monotonic() + timeout
+        submission.attend(until)
+        return max(until - time.monotonic(), 0)
+
 
 class Submission:
     """See the module. `deadline` is by `time.monotonic`."""
+
+    #: Its end is to be told as soon as it comes, by the collector's thread.
+    watched = False
 
     def __init__(
         self,
@@ -60,13 +91,16 @@ class Submission:
         #: What has become of it; the first to say so decides (`dict.setdefault` is atomic).
         self._fate: dict[int, object] = {}
         self._seat: list[Seat] = []
-        #: The call that is under way, for one who takes it away from here to end it.
-        self._under_way: list[tuple[Link, Call, ArrayKind | None]] = []
+        #: The thread that waits for the call that is under way: one at a time.
+        self._attendant: dict[int, object] = {}
+        #: The call that is under way, and whether its worker was claimed for it; for one who takes it away from here to end it.
+        self._under_way: list[tuple[Link, Call, ArrayKind | None, bool]] = []
 
     def start(self) -> None:
         """Send the call, or have it sent once a worker is there. As ever, the inputs are the caller's again when this returns."""
         admission = self._model.admission
         if admission is not None:
+            self.watched = True  # others may wait for the seat
             self._seat.append(admission.enter(self._deadline))
         try:
             if self._retries:
@@ -75,6 +109,44 @@ class Submission:
         except BaseException:
             self._leave()
             raise
+
+    def watch(self) -> None:
+        """Have its end told as soon as it comes, by the collector's thread."""
+        self.watched = True
+        try:
+            link, call, _, _ = self._under_way[0]
+        except IndexError:  # it is still to be sent, or has ended
+            return
+        if call.id:
+            link.collector.watch(call)
+
+    def attend(self, until: float | None) -> None:
+        """Wait for its end until `until` (by `time.monotonic`), and complete it; back before where that is up to another thread."""
+        me = object()
+        while 0 not in self._fate:
+            try:
+                link, call, _, _ = self._under_way[0]
+            except IndexError:  # it waits for a worker
+                return
+            if self._model.replicas.is_copy:
+                raise self._model.replicas.not_here()
+            if self.watched or not call.id or self._attendant.setdefault(0, me) is not me:
+                link.collector.see_to()  # in a callback of another one, which keeps the collector's thread
+                return
+            try:
+                if not link.connection.attend(call, until) or self.watched:
+                    return
+                self._complete()
+                link.collector.forget(call)
+            except MemoryError as error:
+                if not link.connection.give_up(call, error):
+                    raise
+            except BaseException as error:  # Ctrl-C: what has begun to end must not be waited for without end
+                if self._fate.get(0) is _ENDED and not self.future.done():
+                    self._end(error, None)
+                raise
+            finally:
+                self._attendant.pop(0, None)
 
     def cancel(self) -> bool:
         """Whether the call will never have a result; False if it has one, or an error."""
@@ -86,6 +158,11 @@ class Submission:
 
     def _go_on(self) -> None:
         replicas = self._model.replicas
+        link = self._model._link
+        if link is not None and 0 not in self._fate:  # there is one worker, and nothing to choose
+            with contextlib.suppress(Again):
+                self._send(link, claimed=False)
+                return
         while 0 not in self._fate:
             link = replicas.try_claim()
             if link is None:
@@ -96,11 +173,9 @@ class Submission:
                 self._keep()
                 startup.when_done(self._woken, self._deadline)
                 return
-            try:
-                self._send(link)
+            with contextlib.suppress(Again):  # it died before the call was sent
+                self._send(link, claimed=True)
                 return
-            except Again:
-                continue  # it died before the call was sent
 
     def _keep(self) -> None:
         if not self._kept:
@@ -117,7 +192,7 @@ class Submission:
         except BaseException as error:
             self._fail(error)
 
-    def _send(self, link: Link) -> None:
+    def _send(self, link: Link, claimed: bool) -> None:
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
         collector = link.collector
         try:
@@ -125,8 +200,8 @@ class Submission:
             values = self._values
             call, kind = self._model._prepare(link, self._names, values, 0, left)
             try:
-                self._under_way.append((link, call, kind))
-                collector.expect(call, self._complete)
+                self._under_way.append((link, call, kind, claimed))
+                collector.expect(call, self._complete, self.watched)
                 # Before it is sent: from then on another thread may complete it, and look whether it can be made again.
                 if not self._retries and not self._kept:
                     self._values = None
@@ -137,33 +212,37 @@ class Submission:
                 self._values = values
                 raise
         except BaseException:
-            self._model.replicas.unclaim(link)
+            if claimed:
+                self._model.replicas.unclaim(link)
             raise
         try:
-            collector.wake()
+            collector.see_to()
         except BaseException:  # no thread is to be had, say: nobody would complete it
             self._withdraw()
             raise
         if self._fate.get(0) is _CANCELLED:  # while it was being sent
             self._withdraw()
+        elif self.watched and call.finish is None:  # in this very moment
+            collector.watch(call)
 
     def _withdraw(self) -> None:
         """Stop waiting for the call that is under way, if there is one."""
         try:
-            link, call, _ = self._under_way[0]
+            link, call, _, claimed = self._under_way[0]
             if not call.id:
                 return  # who sends it comes here afterwards
             self._under_way.pop()
         except IndexError:
             return
-        link.connection.calls.abandon(call)
+        link.connection.dismiss(call)
         link.collector.forget(call)
-        self._model.replicas.unclaim(link)
+        if claimed:
+            self._model.replicas.unclaim(link)
 
     def _complete(self) -> None:
         """The call has its answer, or a failure."""
         try:
-            link, call, kind = self._under_way[0]
+            link, call, kind, claimed = self._under_way[0]
         except IndexError:
             return
         again = None
@@ -181,7 +260,8 @@ class Submission:
             self._under_way.pop()
         except IndexError:  # cancelled
             return
-        self._model.replicas.unclaim(link)
+        if claimed:
+            self._model.replicas.unclaim(link)
         if again is not None:
             self._woken(None)
             return
@@ -206,7 +286,6 @@ class Submission:
         self._leave()
         future = self.future
         future._submission = None
-        future.set_running_or_notify_cancel()
         if error is not None:
             self._model.failures.add(error)
             future.set_exception(error)

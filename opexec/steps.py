@@ -64,7 +64,12 @@ class CallSteps(Model):
         connection = link.connection
         if self._closed or connection.dead is not None:
             self._refuse(link)
-        began = now() if connection.sent >= connection.next_timed else 0
+        began = 0
+        if connection.sent >= connection.next_timed:
+            began = now()
+            connection.next_timed = (
+                connection.sent + 1 + self.sampler.left_out
+            )  # of calls under way together not all
         if timeout is None:
             timeout = self._timeout
         deadline = None if timeout is None else deadline_in(timeout)

@@ -36,6 +36,7 @@ class JointCall(Submission):
 
     link: Link
     call: Call
+    watched = True
 
     def __init__(
         self,

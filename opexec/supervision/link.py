@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import Any
 
+from ..collector import Collector
 from ..connection import Connection
 from ..errors import OpexecError
+from ..loop_reader import LoopReader
 from ..machine.process_memory import private_memory
-from ..readers import Collector, LoopReader
 from ..request import Specs
 from .watcher import Watch
 

@@ -1,6 +1,6 @@
-"""Readers of answers for calls that no thread waits for: a thread for Futures, the event loop for coroutines. The loop sends those, too.
+"""The calls of one event loop: they are sent, and their answers read, by the loop itself, which never waits.
 
-Both readers take the reader's role of a connection only while they have calls in flight and nobody else has it.
+It takes the reader's role of a connection only while it has calls in flight and nobody else has it.
 """
 
 from __future__ import annotations
@@ -8,159 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
-import threading
-import time
-import traceback
 from collections import deque
-from collections.abc import Callable
 
 from .calls import Call
 from .connection import Connection
 
 _LOOK_AGAIN_MS = 100
-#: The thread stays this long after the last Future, in seconds: starting one costs more than a call.
-_LINGER_S = 1.0
-#: Between two attempts to read for which there is no memory, in seconds.
-_PAUSE_S = 0.1
 _NO_MEMORY = "there was no memory to read the worker's answers"
 
 #: What could not be sent at once is tried again after so long, in seconds, and then after twice as long each time, up to the second.
 _TRY_AGAIN_S = 0.001
 _TRY_AGAIN_MOST_S = 0.016
-
-
-class Collector:
-    """Reads answers for Futures and completes them, in a thread that lives as long as there are some.
-
-    Completing a Future runs its callbacks. They are the user's, and may call the same model, close it, or take long: they never run in a
-    thread that has the reader's role, nor in one that waits for a call of its own.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._open: dict[Call, Callable[[], None]] = {}
-        self._timed: set[Call] = set()
-        self._ended: deque[Call] = deque()
-        self._stir = threading.Event()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def expect(self, call: Call, complete: Callable[[], None]) -> None:
-        """Run `complete` once `call`, which is about to be sent, has its answer or a failure. `wake` or `forget` must follow."""
-        call.finish = self._end
-        self._open[call] = complete
-        if call.deadline is not None:
-            self._timed.add(call)
-
-    def forget(self, call: Call) -> None:
-        """Undo `expect`: the call was not sent."""
-        self._open.pop(call, None)
-        self._timed.discard(call)
-
-    def wake(self) -> None:
-        """See to the calls that have been sent since."""
-        with self._lock:
-            # In a callback, which may wait for the call, another thread takes over.
-            if self._thread is None or self._thread is threading.current_thread():
-                self._start()
-        self._stir.set()
-
-    def _start(self) -> None:
-        name = f"opexec-collector-{self._connection.process.name}"
-        before = self._thread
-        try:
-            if before is None:
-                self._connection.role.add_heir(self._stir.set)
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
-        except BaseException:  # no more threads, or Ctrl-C: the next Future tries again
-            self._thread = before
-            if before is None:
-                self._connection.role.remove_heir(self._stir.set)
-            raise
-
-    def _end(self, call: Call) -> None:
-        """Called by whoever reads, maybe twice for one call."""
-        self._ended.append(call)
-        if threading.current_thread() is not self._thread:
-            self._stir.set()
-
-    def _run(self) -> None:
-        failed = 0
-        while True:
-            try:
-                if failed == 2:
-                    failed = 0
-                    self._give_up()
-                self._serve()
-                return
-            except MemoryError:  # without this thread no Future would ever be completed
-                failed += 1
-                time.sleep(_PAUSE_S)
-
-    def _give_up(self) -> None:
-        """There was no memory to read on: the calls in flight end, as one does whose own thread reads."""
-        for call in list(self._open):
-            self._connection.give_up(call, MemoryError(_NO_MEMORY))
-            if call.answer is not None or call.failure is not None:
-                self._ended.append(call)
-
-    def _serve(self) -> None:
-        connection = self._connection
-        me = threading.current_thread()
-        while True:
-            self._stir.clear()
-            self._expire()
-            while self._thread is me and self._ended:
-                self._complete(self._ended.popleft())
-            if self._thread is not me:
-                return
-            if connection.dead is not None and not connection.pending and not self._ended:
-                # Nothing comes any more: what is left belongs to threads that were interrupted, by Ctrl-C.
-                self._open.clear()
-                self._timed.clear()
-            if not self._open:
-                if not self._stir.wait(_LINGER_S):
-                    with self._lock:
-                        if not self._open:
-                            connection.role.remove_heir(self._stir.set)
-                            self._thread = None
-                            return
-            elif connection.dead is None and connection.role.take(self):
-                try:
-                    connection.read_available()
-                    while self._open and not self._ended and connection.dead is None:
-                        connection.sleep(self._patience_ms())
-                        connection.read_available()
-                        self._expire()
-                finally:
-                    connection.role.leave(self)
-            else:
-                self._stir.wait(self._patience_ms() / 1000)
-
-    def _complete(self, call: Call) -> None:
-        self._timed.discard(call)
-        complete = self._open.pop(call, None)
-        if complete is not None:
-            try:
-                complete()
-            except (
-                BaseException
-            ):  # of a user's callback: sys.exit(), say; the other Futures must still be completed
-                traceback.print_exc()
-
-    def _expire(self) -> None:
-        for call in list(self._timed):
-            self._connection.expire(call)
-
-    def _patience_ms(self) -> int:
-        """How long to sleep at most: the nearest deadline is to be seen in time."""
-        deadline = min(
-            (call.deadline for call in list(self._timed) if call.deadline is not None), default=None
-        )
-        if deadline is None:
-            return _LOOK_AGAIN_MS
-        return int(min(max(deadline - time.monotonic(), 0) * 1000 + 1, _LOOK_AGAIN_MS))
 
 
 class LoopSender:
