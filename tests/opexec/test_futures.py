@@ -195,19 +195,22 @@ def test_a_thread_with_a_call_of_its_own_reads_instead_of_the_collector(gated: M
 
 
 def test_a_callback_may_wait_for_another_future(gated: Model, gate: Gate) -> None:
-    first, second = gated.submit({"x": np.array([2.0])}), gated.submit(STAYS)
+    first, second = gated.submit(STAYS), gated.submit(STAYS)
     third = gated.submit({"x": np.array([4.0])})
     third.add_done_callback(lambda _: None)
     answers: list[Any] = []
-    asked = threading.Event()
-    first.add_done_callback(
-        lambda _: (asked.set(), answers.extend(one.result(PATIENCE)["y"] for one in (second, third)))
-    )
-    asked.wait()
+    asked, answered = threading.Event(), threading.Event()
+
+    def ask(_: object) -> None:
+        asked.set()
+        answers.extend(future.result(PATIENCE)["y"] for future in (second, third))
+        answered.set()
+
+    first.add_done_callback(ask)
     gate.let()
-    while len(answers) < 2:
-        time.sleep(0.001)
-    assert answers == [-10, 40]
+    assert asked.wait(PATIENCE)
+    gate.let()
+    assert answered.wait(PATIENCE) and answers == [-10, 40]
 
 
 def test_a_forked_copy_waits_for_nothing(gated: Model, gate: Gate) -> None:
@@ -226,11 +229,14 @@ def test_a_forked_copy_waits_for_nothing(gated: Model, gate: Gate) -> None:
     assert future.result(PATIENCE)["y"] == -10
 
 
-def test_of_calls_under_way_together_not_all_are_timed(model: Model) -> None:
-    for _ in range(50):
-        model.infer(X)
-    model.sampler.left_out = 30  # type: ignore[attr-defined]
-    before = len(model.sampler.times)  # type: ignore[attr-defined]
-    for future in [model.submit(X) for _ in range(60)]:
-        future.result(PATIENCE)
-    assert len(model.sampler.times) - before < 10  # type: ignore[attr-defined]
+def test_of_calls_under_way_together_not_all_are_timed(gated: Model, gate: Gate) -> None:
+    gated.sampler.left_out = 9  # type: ignore[attr-defined]
+    connection = gated.replicas.first.connection  # type: ignore[attr-defined]
+    connection.next_timed = 0
+    futures = [
+        gated.submit(STAYS) for _ in range(30)
+    ]  # none has ended, and said when the next is to be timed
+    timed = [call.timed for call in list(connection.pending.values())]
+    gate.let(30)
+    assert all(future.result(PATIENCE)["y"] == -10 for future in futures)
+    assert [place for place, was in enumerate(timed) if was] == [0, 10, 20]
