@@ -10,9 +10,10 @@ import os
 import threading
 import time
 
-from .control import Frame, under
+from .control import under
 from .doorbell import Doorbell
 from .faults import PeerGone, ProtocolError
+from .frames import Frame
 from .plan import Plan
 from .ring import Consumer, Producer
 from .segment import Segment

@@ -1,13 +1,7 @@
 """The control socket: whole messages between a caller and its worker, some with file descriptors.
 
-A socketpair (AF_UNIX, SOCK_STREAM) carries what is rare: handshake, loading, plans, new segments, failures, goodbye. A frame is
-
-    0        4        8                      8 + length
-    | length | fds    | one msgpack map ...  |
-
-with `length` (of the map, in bytes) and `fds` (how many descriptors belong to the message) as little-endian 32-bit unsigned integers.
-The descriptors travel as SCM_RIGHTS with the frame's first byte. The count is in the frame because the kernel may hand over the bytes of
-earlier frames and a frame with descriptors in one `recvmsg`: that the descriptors have come does not say whose they are.
+A socketpair (AF_UNIX, SOCK_STREAM) carries what is rare: handshake, loading, plans, new segments, failures, goodbye. `frames` says how they
+lie in the stream.
 
 Ctrl-C may interrupt any call here, and the stream stays whole. For that the result of each system call goes into a list inside one C
 call (``list.extend(map(recvmsg, ...))``), so no byte is taken from the socket, or given to it, without being counted.
@@ -15,30 +9,20 @@ call (``list.extend(map(recvmsg, ...))``), so no byte is taken from the socket, 
 
 from __future__ import annotations
 
-import array
 import collections
 import os
 import select
 import socket
-import struct
 import threading
 import time
 
 from .faults import PeerGone, ProtocolError
-from .packing import pack, unpack
+from .frames import MAX_DESCRIPTORS, Frame, descriptors, split
 
-#: Longest message in bytes, without its header.
-MAX_MESSAGE = 16 << 20
-
-#: Most descriptors that one message carries.
-MAX_DESCRIPTORS = 32
-
-_HEADER = struct.Struct("<II")
 _CHUNK = 256 << 10
 _CHUNKS_AT_ONCE = 64
 _END: tuple = (b"", [], 0, None)  # what `recvmsg` returns at end of file
-_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)  # plain ints: enum's operators take microseconds
-_TRUNCATED = int(socket.MSG_CTRUNC)
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)  # a plain int: enum's operators take microseconds
 _RIGHTS = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 
 # A blocked sender looks again this often whether a receiving thread, to which it left the incoming messages, is still there.
@@ -210,10 +194,10 @@ class Control:
 
     def _split(self, chunks, messages):
         try:
-            found, rest = _split(chunks)
+            found, rest = split(chunks)
         except ProtocolError as error:
             self._inbox = ([], messages, error)
-            _close(_descriptors(chunks))
+            _close(descriptors(chunks))
             return
         if chunks[-1][0]:
             self._inbox = (rest, messages + found, None)
@@ -222,7 +206,7 @@ class Control:
             " in the middle of a message" if rest else ""
         )
         self._inbox = ([], messages + found, PeerGone(ended))
-        _close(_descriptors(rest))
+        _close(descriptors(rest))
 
     # Both
 
@@ -265,34 +249,9 @@ class Control:
         self._sock.close()
         chunks, messages, _ = self._inbox
         self._inbox = ([], collections.deque(), PeerGone("this side has closed the control socket"))
-        _close(_descriptors(chunks))
+        _close(descriptors(chunks))
         for _, fds in messages:
             _close(fds)
-
-
-class Frame:
-    """A message, and how much of it the socket has taken. Raises ValueError if it is too long."""
-
-    def __init__(self, message, fds=()):
-        body = pack(message)
-        if len(body) > MAX_MESSAGE or len(fds) > MAX_DESCRIPTORS:
-            raise ValueError(
-                "a control message of {} bytes with {} descriptors; the most is {} bytes and {} descriptors".format(
-                    len(body), len(fds), MAX_MESSAGE, MAX_DESCRIPTORS
-                )
-            )
-        self.sent = []  # bytes taken by each sendmsg
-        self._data = memoryview(_HEADER.pack(len(body), len(fds)) + body)
-        self._fds = array.array("i", fds)
-
-    def begun(self):
-        return bool(self.sent)
-
-    def rest(self):
-        return self._data[sum(self.sent) :]
-
-    def ancillary(self):
-        return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, self._fds)] if self._fds and not self.sent else []
 
 
 def under(lock, timeout, action, *arguments):
@@ -306,81 +265,6 @@ def under(lock, timeout, action, *arguments):
     finally:
         if True in locked:
             lock.release()
-
-
-def _split(chunks):
-    """The whole messages in `chunks` (results of `recvmsg`), as a deque, and the chunks that are left. Changes nothing.
-
-    Raises ProtocolError.
-    """
-    found: collections.deque = collections.deque()
-    for _, _, flags, _ in chunks:
-        if flags & _TRUNCATED:
-            raise ProtocolError(
-                "descriptors that came are lost: this process may open no more files, or more than {} came at once".format(
-                    MAX_DESCRIPTORS
-                )
-            )
-    size = sum(len(chunk[0]) for chunk in chunks)
-    if len(chunks[0][0]) < _HEADER.size or size >= _HEADER.size + _lengths(chunks[0][0])[0]:
-        data = b"".join(chunk[0] for chunk in chunks)
-    else:  # not even the first message is whole: a long one is put together once, when its last part is here
-        return found, list(chunks)
-    fds = _descriptors(chunks)
-    start = 0
-    while size - start >= _HEADER.size:
-        length, count = _lengths(data, start)
-        end = start + _HEADER.size + length
-        if end > size:
-            break
-        if count > len(fds):
-            raise ProtocolError("a message announces {} descriptors, {} came".format(count, len(fds)))
-        found.append((_message(data[start + _HEADER.size : end]), fds[:count]))
-        del fds[:count]
-        start = end
-    if start == size:
-        if fds:
-            raise ProtocolError("{} descriptors came that belong to no message".format(len(fds)))
-        return found, []
-    return found, [
-        (data[start:], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())], 0, None)
-    ]
-
-
-def _lengths(data, start=0):
-    length, count = _HEADER.unpack_from(data, start)
-    if length > MAX_MESSAGE or count > MAX_DESCRIPTORS:
-        raise ProtocolError(
-            "a frame of {} bytes with {} descriptors; the most is {} bytes and {} descriptors".format(
-                length, count, MAX_MESSAGE, MAX_DESCRIPTORS
-            )
-        )
-    return length, count
-
-
-def _message(body):
-    try:
-        message = unpack(body)
-    except Exception as error:  # whatever a decoder makes of garbage
-        raise ProtocolError(
-            "a message that is not msgpack: {}: {}".format(type(error).__name__, error)
-        ) from None
-    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise ProtocolError(
-            'expected a map with a text under "type", received {}'.format(
-                sorted(map(str, message)) if isinstance(message, dict) else type(message).__name__
-            )
-        )
-    return message
-
-
-def _descriptors(chunks):
-    fds = array.array("i")
-    for _, ancillary, _, _ in chunks:
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return fds.tolist()
 
 
 def _close(fds):

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opexec.ipc import control as control_module
-from opexec.ipc.control import MAX_DESCRIPTORS, MAX_MESSAGE, Control
+from opexec.ipc.control import Control
 from opexec.ipc.faults import PeerGone, ProtocolError
+from opexec.ipc.frames import MAX_DESCRIPTORS, MAX_MESSAGE
 from opexec.ipc.packing import pack
 
 PLAIN = (
@@ -517,14 +518,14 @@ def test_more_descriptors_than_fit_are_an_error_and_none_stays_open():
 def test_a_long_message_is_put_together_once(monkeypatch):
     """Splitting again and again what is not whole yet would take quadratic time."""
     joins = []
-    split = control_module._split
+    split = control_module.split
 
     def counted(chunks):
         found, rest = split(chunks)
         joins.append(len(rest) == 1 and len(chunks) > 1)
         return found, rest
 
-    monkeypatch.setattr(control_module, "_split", counted)
+    monkeypatch.setattr(control_module, "split", counted)
     with pair() as (left, right):
         thread, _ = run_in_thread(left.send, {"type": "m", "data": bytes(8 << 20)})
         right.receive(timeout=60)
