@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from opexec.ipc.packing import pack, unpack
-from opexec.workers import structure
-from opexec.workers.structure import MAX_DEPTH, MAX_NODES, Structure, UnsupportedOutput, flatten, unflatten
+from opexec.workers.structure import (
+    MAX_DEPTH,
+    MAX_NODES,
+    Structure,
+    UnsupportedOutput,
+    building,
+    flatten,
+    structures,
+    unflatten,
+)
 
 Boxes = collections.namedtuple("Boxes", ["corners", "score"])
 
@@ -121,7 +129,7 @@ def rebuilt(result):
     if isinstance(result, (list, tuple)):
         items = [rebuilt(item) for item in result]
         return (
-            structure._namedtuple("Boxes", Boxes._fields)(*items)
+            building._namedtuple("Boxes", Boxes._fields)(*items)
             if isinstance(result, Boxes)
             else type(result)(items)
         )
@@ -436,12 +444,12 @@ def test_a_leaf_that_is_not_the_scalar_it_stands_for_is_refused(value, leaf):
 
 
 def test_a_model_that_invents_keys_does_not_fill_the_memory():
-    for number in range(3 * structure._MAX_CACHED):
+    for number in range(3 * structures._MAX_CACHED):
         over_the_wire({f"key {number}": X})
-    over_the_wire([X] * (structure._MAX_CACHED_NAMES + 1))
-    kept = [*structure._structures.values(), *structure._flat_structures.values()]
-    assert len(kept) <= 2 * structure._MAX_CACHED
-    assert max(len(one.names) for one in kept) <= structure._MAX_CACHED_NAMES
+    over_the_wire([X] * (structures._MAX_CACHED_NAMES + 1))
+    kept = [*structures._structures.values(), *structures._flat_structures.values()]
+    assert len(kept) <= 2 * structures._MAX_CACHED
+    assert max(len(one.names) for one in kept) <= structures._MAX_CACHED_NAMES
 
 
 def test_equal_structures_are_one_object_and_others_are_not_equal():
