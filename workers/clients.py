@@ -1,8 +1,8 @@
-"""Other processes that a worker serves beside its caller, each over a channel of its own.
+"""Other processes that a worker serves beside its caller, each over a channel of its own: whose turn it is, and who comes and goes.
 
 All are served by the worker's main thread, in turns of one record: a model runs in one thread only, whoever calls it, and two calls never
-overlap. So nothing here may wait for a client, which may be stopped, broken or dying: an answer that finds no room is put aside, a
-client that does not read is passed over, and one that breaks the protocol loses its channel; the others do not notice.
+overlap. So nothing here may wait for a client, which may be stopped, broken or dying: an answer that finds no room is put aside (`guest`), a
+client that does not read is passed over, and one that breaks the protocol loses its channel (`client`); the others do not notice.
 
 What a client gets comes from its own arena and its own plans. No descriptor, place or plan of one client is ever known to another.
 """
@@ -11,30 +11,20 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import time
 
-import numpy as np
-
-from opexec.ipc import wire
-from opexec.ipc.arena import NoRoom
 from opexec.ipc.channel import close_all
-from opexec.ipc.control import Control
 from opexec.ipc.doorbell import Block
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.segment import PAGE, Segment
-from opexec.workers.loop import Server
-from opexec.workers.structure import flatten
+from opexec.workers.client import Client
 
 _IDLE_MS = 10_000
 _FULL_MS = 10  # a client that leaves its answers in the ring is looked at again this often
 _SPIN_NS = 50_000
 _SPIN_EXPECTING_NS = 400_000
-_MESSAGES_AT_ONCE = 64
 #: For how long calls of clients are still begun after the caller has left, in seconds.
 _FINISH_S = 0.5
-#: A client whose control socket takes nothing for so long, in seconds, is cut off.
-_SEND_S = 1.0
 
 
 class Clients:
@@ -181,7 +171,7 @@ class Clients:
             self._tally = Tally(tally)
         else:
             os.close(tally)
-        client = _Client(sock, pidfd)
+        client = Client(sock, pidfd)
         self.clients[client.control.fileno()] = client
         for fd in (client.control.fileno(), pidfd):
             self._by_fd[fd] = client
@@ -210,194 +200,3 @@ class Tally:
     def set_clients(self, count):
         """So many clients are attached now."""
         self._words[1] = count
-
-
-class _Client:
-    """One process: its control socket and, once it has sent its channel, what serves that."""
-
-    def __init__(self, fd, pidfd):
-        self.control = _ImpatientControl(socket.socket(fileno=fd))
-        self.pidfd = pidfd
-        self.guest = None
-
-    def listens(self):
-        """Whether a record of it would be handled now."""
-        return self.guest is not None and not self.guest.aside and not self.is_full()
-
-    def is_full(self):
-        """Whether it has left so many answers in the ring that there is no room for another."""
-        try:
-            return self.guest is not None and not self.guest.channel.producer.room()
-        except ProtocolError:
-            return False  # its next answer finds out, where that is this client's end alone
-
-    def step(self):
-        """Handle its next record; None if there is none, or not to be handled now."""
-        guest = self.guest
-        return guest.step() if guest is not None and self.listens() else None
-
-    def hear(self, model, tally):
-        """Handle control messages, but not so many that others would wait."""
-        for _ in range(_MESSAGES_AT_ONCE):
-            first = self.control.first()
-            if first is None:
-                return
-            message, fds = first
-            self.control.drop_first()
-            if self.guest is not None:
-                self.guest.channel.handle(message, fds)
-            elif message["type"] == "channel":
-                _check_bells(fds)
-                try:
-                    self.guest = Guest(self.control, message, fds, model, tally)
-                except BaseException:
-                    close_all(fds[1:])  # the first was the segment's, and is closed
-                    raise
-            else:
-                close_all(fds)
-                raise ProtocolError("expected a 'channel' message, received {!r}".format(message["type"]))
-
-    def leave(self, why):
-        """Let go of everything that is this client's."""
-        if why is not None:
-            try:
-                self.control.send({"type": "broken", "why": why}, timeout=0)
-            except (PeerGone, TimeoutError, OSError):
-                pass
-        self.control.close()
-        os.close(self.pidfd)
-        guest, self.guest = self.guest, None
-        if guest is not None:
-            guest.leave()
-
-
-class Guest(Server):
-    """Serves a client's channel, and never waits for it."""
-
-    def __init__(self, control, message, fds, model, tally):
-        super().__init__(control, message, fds)
-        self.model = model
-        #: An answer for which the client has still to give room: its call's id, and the names, copies and tree of its tensors.
-        self.aside: tuple = ()
-        self._tally = tally
-        self._call = 0
-
-    def leave(self):
-        """Unmap everything now, and not when cycles are collected. Arrays that the model kept keep their memory."""
-        self.channel.bell.close()
-        self.__dict__.clear()
-
-    # Calls
-
-    def _answer(self, record):
-        self._call = record[1]
-        self._tally.count()
-        return super()._answer(record)
-
-    def _reserve(self, specs):
-        try:
-            return super()._reserve(specs)
-        except _NoRoomYet:
-            # Private memory for now: the result is put aside with everything else.
-            return {name: np.empty(shape, dtype) for name, dtype, shape in specs}
-
-    def _outputs(self, result):
-        try:
-            return super()._outputs(result)
-        except _NoRoomYet:
-            names, leaves, structure = flatten(result)
-            # Copies: the next call, somebody else's, may run before there is room.
-            self.aside = (self._call, names, [np.array(leaf, order="C") for leaf in leaves], structure.tree)
-            raise
-
-    def _grow(self, size):
-        raise _NoRoomYet(size)
-
-    def _fail(self, id, kind, error):
-        if isinstance(error, _NoRoomYet) and self.aside:
-            self._give_reserved()
-            self.control.send({"type": "need", "bytes": error.size})
-            return False
-        return super()._fail(id, kind, error)
-
-    def _send_aside(self):
-        id, names, leaves, tree = self.aside
-        try:
-            block = self.packer.pack(names, leaves, tree)
-        except _NoRoomYet as error:  # what came was smaller than what was asked for
-            self.control.send({"type": "need", "bytes": error.size})
-            return
-        self.aside = ()
-        try:
-            self._tell(block)
-        except ValueError as error:
-            self._fail(id, "model", error)
-            return
-        self.out[block.place] = block
-        self.channel.producer.publish(wire.RESULT, id, block.plan.id, block.place, 0, block.plan.copied)
-        self.channel.bell.ring()
-
-    # Messages
-
-    def _on_message(self, message, fds):
-        kind = message["type"]
-        if kind != "room":
-            close_all(fds)
-        if kind == "load":
-            self._say_loaded()
-        elif kind == "refused" and self.aside:
-            for place in message.get("released", ()):
-                self._released(place)
-            id, self.aside = self.aside[0], ()
-            self._fail(id, "room", NoRoom(message["why"]))
-        elif kind in ("room", "refused", "bye"):
-            super()._on_message(message, fds)
-            if self.aside:
-                self._send_aside()
-        else:
-            raise ProtocolError(
-                "a control message of type {!r}, which a worker does not take from a client".format(kind)
-            )
-
-    def _say_loaded(self):
-        for segment in list(self.channel.segments.values()) + list(self.arena.segments.values()):
-            segment.populate()
-        self.control.send(
-            {
-                "type": "loaded",
-                "framework": self.model.framework,
-                "version": self.model.version,
-                "inputs": self.model.inputs,
-                "outputs": self.model.outputs,
-                "aligned": self.model.aligned,
-            }
-        )
-
-
-class _NoRoomYet(NoRoom):
-    """The client's arena has no room of `size` bytes, and it has not been asked for any."""
-
-    def __init__(self, size):
-        super().__init__("{} bytes".format(size))
-        self.size = size
-
-
-class _ImpatientControl(Control):
-    """Does not wait long for a client that does not read. Raises TimeoutError then."""
-
-    def send(self, message, fds=(), timeout=_SEND_S):
-        super().send(message, fds, timeout)
-
-
-def _check_bells(fds):
-    """The descriptors of a ``channel`` message. Raises ProtocolError unless ringing the bells is sure not to block."""
-    try:
-        if len(fds) != 3:
-            raise ProtocolError("a channel comes with {} descriptors; expected 3".format(len(fds)))
-        for fd in fds[1:]:
-            if os.readlink("/proc/self/fd/{}".format(fd)) != "anon_inode:[eventfd]":
-                raise ProtocolError("expected a client's bells to be eventfds")
-            os.set_blocking(fd, False)
-    except BaseException:
-        close_all(fds)
-        raise

@@ -59,7 +59,7 @@ def _expect(control, kind):
 
 
 class Server:
-    """Serves one channel: that of the caller, or (`clients.Guest`) of another process to which the caller's model is shared."""
+    """Serves one channel: that of the caller, or (`guest.Guest`) of another process to which the caller's model is shared."""
 
     def __init__(self, control, message, fds):
         segment_fd, caller_bell, worker_bell = fds
