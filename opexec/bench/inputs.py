@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,9 +25,37 @@ from ..errors import OpexecError, SpecError
 from ..ipc import wire
 from ..spec import Dim, TensorSpec, fit_shape
 
+if TYPE_CHECKING:
+    from ..model import Model
+    from .setups import Variant
+
 Array = np.ndarray[Any, Any]
 
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+
+
+@dataclass(frozen=True)
+class InputsAsked:
+    """What the command line or a program says about inputs; `make` says what each means."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Arrays, or a function of the input's spec (None where there is none) that makes one."""
+    shapes: Mapping[str, TensorSpec] = field(default_factory=dict)
+    seed: int = 0
+
+    def make(self, model: Model, variant: Variant) -> dict[str, Array]:
+        specs = {spec.name: spec for spec in model.inputs or ()}
+        given = {
+            name: value(specs.get(name)) if callable(value) else value for name, value in self.given.items()
+        }
+        return make(
+            model.inputs,
+            given=given,
+            sizes=variant.sizes,
+            batch=variant.batch,
+            shapes=self.shapes,
+            seed=self.seed,
+        )
 
 
 def make(

@@ -16,8 +16,8 @@ from .. import bench_tables, models, show
 
 if TYPE_CHECKING:
     from ...bench.comparing import Changes
+    from ...bench.inputs import InputsAsked
     from ...bench.report import Report, Settings
-    from ...bench.running import InputsAsked
     from ...bench.setups import Variant
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -206,9 +206,8 @@ def command(ctx: click.Context, model: tuple[str, ...], traceback: bool, as_json
 
 def _understood(model: Sequence[str], asked: dict[str, Any]) -> tuple[list[Variant], InputsAsked, Settings]:
     from ...bench import setups as making
-    from ...bench.inputs import from_file
+    from ...bench.inputs import InputsAsked, from_file
     from ...bench.report import Settings
-    from ...bench.running import InputsAsked
 
     how = {
         name: asked[name]
