@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .dtypes import canonical_dtype
 from .errors import OpexecError, SpecError
 from .metrics.errors import ErrorCounts
 from .metrics.latency import Latency, LatencySummary
-from .spec import TensorSpec, canonical_dtype, concrete_shape, fit_shape
+from .spec import TensorSpec, concrete_shape, fit_shape
 
 if TYPE_CHECKING:
     from .sharing.shared import Share

@@ -7,31 +7,23 @@ they raise names every misfit of the call at once.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import operator
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .dtypes import NUMBERS, TEXTS, canonical_dtype, parse_dtype
 from .errors import SpecError
 from .ipc import wire
-from .ipc.faults import ProtocolError
 
 #: What a TensorSpec's shape holds: a size, a symbol, or None for any size.
 Dim = int | str | None
 
 #: A tensor of a call, as far as a spec is concerned.
 Signature = tuple[np.dtype[Any], tuple[int, ...]]
-
-_NUMBERS = (
-    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("float16", "float32", "float64", "complex64", "complex128"),
-)
-_TEXTS = ("string", "bytes")
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -87,13 +79,13 @@ class TensorSpec:
     @property
     def numpy_dtype(self) -> np.dtype[Any] | None:
         """The native numpy dtype; None for "string" and "bytes", whose elements have no fixed size."""
-        return None if self.dtype in _TEXTS else _parse_dtype(self.dtype)
+        return None if self.dtype in TEXTS else parse_dtype(self.dtype)
 
     def accepts(self, dtype: np.dtype[Any]) -> bool:
         """Whether an array of `dtype` fits, byte order aside. An object array fits a spec of text or bytes; its elements are
         checked when they are encoded."""
         if dtype.kind == "O":
-            return self.dtype in _TEXTS
+            return self.dtype in TEXTS
         try:
             return canonical_dtype(dtype) == self.dtype
         except SpecError:
@@ -258,7 +250,14 @@ def _summary(kind: str, misfits: Mapping[str, str]) -> str:
 
 
 def _conversion(kind: str, spec: TensorSpec) -> str:
-    return f" (array.astype({spec.dtype!r}) converts)" if kind == "input" and spec.dtype in _NUMBERS else ""
+    return f" (array.astype({spec.dtype!r}) converts)" if kind == "input" and spec.dtype in NUMBERS else ""
+
+
+def _array_dtype_name(dtype: np.dtype[Any]) -> str:
+    try:
+        return canonical_dtype(dtype)
+    except SpecError:
+        return str(dtype)
 
 
 def _tensor_text(dtype: str, shape: Sequence[Dim] | None) -> str:
@@ -267,108 +266,7 @@ def _tensor_text(dtype: str, shape: Sequence[Dim] | None) -> str:
     return f"{dtype}[{', '.join('?' if dim is None else str(dim) for dim in shape)}]"
 
 
-# ---- canonical forms
-
-
-def canonical_dtype(dtype: object) -> str:
-    """The canonical name of whatever names a dtype that a tensor can have (`TensorSpec` has the list). Raises SpecError."""
-    parsed = _parse_dtype(dtype)
-    if parsed is None:
-        return "string"
-    extension = wire.extension_name(parsed)
-    if extension is not None:
-        return str(extension)
-    if parsed.kind in "UT":
-        return "string"
-    if parsed.kind == "S":
-        return "bytes"
-    if parsed.hasobject:
-        raise SpecError('a dtype that holds Python objects cannot travel; use "string" or "bytes" for text')
-    if parsed.subdtype is not None:
-        base, dims = parsed.subdtype
-        raise SpecError(
-            f"the dtype has a shape of its own; use dtype {base.name!r}, and put {dims} into the shape"
-        )
-    parsed = parsed.newbyteorder("=")
-    if parsed.itemsize == 0:
-        raise SpecError("the dtype's elements have no size")
-    if parsed.kind in "mM" and np.datetime_data(parsed)[0] == "generic":
-        raise SpecError(f'the dtype needs a unit: "{parsed.name}[ns]"')
-    if parsed.names is not None:
-        name = str(parsed)
-    else:
-        name = f"V{parsed.itemsize}" if parsed.kind == "V" else parsed.name
-    if not (_reads_back(name, parsed) and _travels(parsed)):
-        raise SpecError(
-            f"the dtype {parsed} cannot be told to a worker's numpy; expected {_accepted_dtypes()}"
-        )
-    return name
-
-
-def _reads_back(name: str, dtype: np.dtype[Any]) -> bool:
-    """Whether the canonical name means `dtype` again: a structure over dtypes that are not numpy's own has no such name."""
-    try:
-        return _parse_dtype(name) == dtype
-    except SpecError:
-        return False
-
-
-def _travels(dtype: np.dtype[Any]) -> bool:
-    """Whether the wire format has it: it knows few of the dtypes that other packages register with numpy."""
-    try:
-        return bool(wire.build_dtype(wire.describe_dtype(dtype)) == dtype)
-    except (TypeError, ProtocolError):
-        return False
-
-
-def _parse_dtype(dtype: object) -> np.dtype[Any] | None:
-    """The numpy dtype meant, None for "string" (which numpy calls str). Raises SpecError."""
-    if isinstance(dtype, np.dtype):
-        return dtype
-    if isinstance(dtype, str):
-        if dtype == "string":
-            return None
-        if dtype in wire.EXTENSIONS:
-            return wire.extension_dtype(dtype)
-    elif dtype is None:
-        # numpy would take it for float64.
-        raise SpecError(f"expected {_accepted_dtypes()}, got None")
-    else:
-        name = _framework_dtype(dtype)
-        if name is not None:
-            return _parse_dtype(name)
-    try:
-        if isinstance(dtype, type) and issubclass(dtype, np.dtype):
-            return dtype()  # type: ignore[call-overload,no-any-return]
-        # What a structured dtype is called is how Python writes it down.
-        structured = isinstance(dtype, str) and dtype[:1] in ("[", "{")
-        return np.dtype(ast.literal_eval(dtype) if structured else dtype)  # type: ignore[arg-type]
-    except (TypeError, ValueError, SyntaxError, KeyError, OverflowError, RecursionError, MemoryError):
-        close = difflib.get_close_matches(str(dtype).lower(), (*_NUMBERS, *_TEXTS, *wire.EXTENSIONS), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise SpecError(f"expected {_accepted_dtypes()}, got {dtype!r}{hint}") from None
-
-
-def _framework_dtype(dtype: object) -> str | None:
-    """The name of a dtype of a framework that the caller has imported; None for anything else."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(dtype, getattr(torch, "dtype", ())):
-        return str(dtype).removeprefix("torch.")
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is not None and isinstance(dtype, getattr(tensorflow, "DType", ())):
-        return str(dtype.name)  # type: ignore[attr-defined]
-    return None
-
-
-def _accepted_dtypes() -> str:
-    return f"a dtype ({', '.join((*_NUMBERS, *_TEXTS))}, bfloat16, a float8 kind, or whatever numpy calls a dtype)"
-
-
-def _array_dtype_name(dtype: np.dtype[Any]) -> str:
-    try:
-        return canonical_dtype(dtype)
-    except SpecError:
-        return str(dtype)
+# ---- canonical shapes
 
 
 def _canonical_shape(shape: object) -> tuple[Dim, ...] | None:

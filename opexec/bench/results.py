@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import canonical_dtype
 from ..errors import SpecError
-from ..spec import canonical_dtype
 from .report import Costs, Result, Round
 from .statistics import Latency
 from .subject import Block, Subject

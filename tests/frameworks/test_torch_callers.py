@@ -15,7 +15,7 @@ from opexec import BuildError, Environment
 from tests.absent import absent
 
 CLONE = Path(__file__).resolve().parents[2]
-FILES = ("test_arrays.py", "test_spec.py", "test_model_leases.py")
+FILES = ("test_arrays.py", "test_dtypes.py", "test_model_leases.py")
 TORCH = "torch==2.13.0"
 
 

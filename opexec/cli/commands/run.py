@@ -128,8 +128,8 @@ def _show(name: str, value: Any) -> None:
 def _dtype(array: np.ndarray[Any, Any]) -> str:
     if array.dtype.kind == "O":
         return "bytes" if all(isinstance(element, bytes) for element in array.flat) else "string"
+    from ...dtypes import canonical_dtype
     from ...errors import SpecError
-    from ...spec import canonical_dtype
 
     try:
         return canonical_dtype(array.dtype)
