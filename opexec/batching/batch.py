@@ -142,9 +142,8 @@ class JoinedCall(Future[Any]):
         self.set_running_or_notify_cancel()
         try:
             tell(outcome)
-        except (
-            BaseException
-        ):  # of a user's callback: sys.exit(), say; the other calls of the batch must have their outcome
+        except BaseException:
+            # Of a user's callback: sys.exit(), say; the other calls of the batch must have their outcome.
             traceback.print_exc()
 
 

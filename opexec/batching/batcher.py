@@ -1,4 +1,4 @@
-"""Which call goes when: the calls that wait, the batches that are under way, and what becomes of each.
+"""Which call goes when: the calls that wait, and the batches that are under way. `sending` says what becomes of these.
 
 Whoever brings a call, or takes in an answer, sends what is due. Only where time must pass is a thread started for it; and for the main
 thread, which Ctrl-C may interrupt anywhere, another one does what other calls depend on.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet  # the built-in one from Python 3.11 on
@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..errors import CallTimeout, ModelClosed, ModelError
+from ..errors import CallTimeout, ModelClosed
 from ..model import BatchStats
 from .alarm import Alarm
 from .alone import Alone
-from .batch import Answered, Batch, JoinedCall, JointCall
-from .failures import done_with, own
+from .batch import Batch, JoinedCall
 from .policy import BatchPolicy
 from .room import Rooms
 from .seam import Seam, Tensors
+from .sending import send
 
 if TYPE_CHECKING:
     from ..isolated import IsolatedModel
@@ -72,7 +72,8 @@ class Batcher:
         self._sizes: Counter[int] = Counter()
         self._calls = 0
         self._copied = 0
-        self._lock = threading.RLock()  # a garbage collection inside may end a call's Future
+        #: Of all that is here, and of the calls and their batches. A garbage collection inside may end a call's Future.
+        self.lock = threading.RLock()
         self._helper: ThreadPoolExecutor | None = None
 
     # Coming and going
@@ -102,7 +103,7 @@ class Batcher:
         return alone
 
     def _go_alone(self, tensors: Tensors, call: JoinedCall, join: bool = False) -> Alone | None:
-        with self._lock:
+        with self.lock:
             if self._closed:
                 raise self._is_closed()
             if call.ended:  # cancelled already
@@ -118,7 +119,7 @@ class Batcher:
     def _enter(self, tensors: Tensors, call: JoinedCall, timed: bool) -> None:
         batch = None
         try:
-            with self._lock:
+            with self.lock:
                 if self._closed:
                     raise self._is_closed()
                 if call.ended:
@@ -133,7 +134,7 @@ class Batcher:
                     for name, array in zip(tensors.names, tensors.arrays, strict=True)
                     if name not in batch.room.arrays
                 }
-            with self._lock:
+            with self.lock:
                 self._copied += copied
                 if timed and call.deadline is not None and not call.ended:
                     self._timed.add(call)
@@ -143,14 +144,14 @@ class Batcher:
             raise
         finally:
             if batch is not None:
-                with self._lock:
+                with self.lock:
                     batch.copying -= 1
                     due = self._take_due()
                 self._send_all(due)
 
     def count(self, alone: Alone) -> None:
         """A call that goes alone begins."""
-        with self._lock:
+        with self.lock:
             self._sent += 1
             self._under_way += 1
             alone.counted = True
@@ -158,7 +159,7 @@ class Batcher:
     def uncount(self, alone: Alone) -> bool:
         """It has ended; False if that was told before."""
         now = time.monotonic()
-        with self._lock:
+        with self.lock:
             if not alone.counted:
                 return False
             alone.counted = False
@@ -174,12 +175,12 @@ class Batcher:
 
     def send_due_soon(self) -> None:
         """Have another thread do so."""
-        with self._lock:
+        with self.lock:
             if self._open or self._sealed:
                 self._delay_alarm.ring_at(time.monotonic())
 
     def _send_due(self) -> None:
-        with self._lock:
+        with self.lock:
             due = self._take_due()
         self._send_all(due)
 
@@ -189,7 +190,7 @@ class Batcher:
 
     def _withdraw(self, call: JoinedCall, cancelled: bool) -> bool:
         joint = None
-        with self._lock:
+        with self.lock:
             if call.ended:
                 return False
             call.ended = True
@@ -238,11 +239,11 @@ class Batcher:
         self._safely(self._close)
 
     def _close(self) -> None:
-        with self._lock:
+        with self.lock:
             self._closed = True
             waiting = [call for batch in self._open.values() for call in batch.calls]
             self._open.clear()
-            ended = self._claim(waiting)
+            ended = self.claim(waiting)
             self._rooms.clear()
         for call in ended:
             call.fail(self._is_closed())
@@ -254,7 +255,7 @@ class Batcher:
 
     def stats(self) -> tuple[BatchStats, int]:
         """The batches, and how many bytes were copied into rooms."""
-        with self._lock:
+        with self.lock:
             return BatchStats(calls=self._calls, sizes=dict(sorted(self._sizes.items()))), self._copied
 
     # What is due
@@ -309,7 +310,7 @@ class Batcher:
     def glance(self) -> None:
         """Time has passed: have done what is due now. In the watcher's thread, which is not to be kept."""
         now = time.monotonic()
-        with self._lock:
+        with self.lock:
             late = [call for call in self._timed if call.deadline is not None and call.deadline <= now]
             due = self._take_due()
             if not late:
@@ -327,7 +328,7 @@ class Batcher:
         for call in late:
             if self.withdraw(call, cancelled=False):
                 call.fail(self._too_slow(call))
-        with self._lock:
+        with self.lock:
             self._set_deadline_alarm()
 
     def _set_deadline_alarm(self) -> None:
@@ -338,87 +339,28 @@ class Batcher:
 
     def _send_all(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
-            self._send(batch)
+            with self.lock:
+                self._copied += batch.close_gaps()
+                calls = list(batch.calls)
+                if calls:
+                    self._count(batch.rows, len(calls))
+            send(self, batch, calls)
 
-    def _send(self, batch: Batch) -> None:
-        with self._lock:
-            self._copied += batch.close_gaps()
-            calls = list(batch.calls)
-            if calls:
-                self._count(batch.rows, len(calls))
-        if not calls:
-            self._finish(batch, [], reusable=True)
-            return
-
-        def answered(
-            joint: JointCall, error: BaseException | None, results: dict[str, np.ndarray[Any, Any]]
-        ) -> None:
-            if error is None:
-                for call in self._finish(batch, calls, reusable=True):
-                    call.succeed(joint, results, call.start)
-            elif isinstance(error, ModelError) and len(calls) > 1:
-                self._send_next_alone(batch, deque(calls))
-            else:
-                for call in self._finish(batch, calls, done_with(error)):
-                    call.fail(own(error, calls, batch))
-
-        self._submit(batch, calls, answered)
-
-    def _send_next_alone(self, batch: Batch, calls: deque[JoinedCall], reusable: bool = True) -> None:
-        """One of them fails in the model: so that only that one does, each goes by itself, one after the other."""
-        while calls:
-            call = calls.popleft()
-            if call.ended:
-                continue
-
-            def answered(
-                joint: JointCall,
-                error: BaseException | None,
-                results: dict[str, np.ndarray[Any, Any]],
-                call: JoinedCall = call,
-            ) -> None:
-                with self._lock:
-                    ended = self._claim([call])
-                if ended and error is None:
-                    call.succeed(joint, results, 0)
-                elif ended:
-                    assert error is not None
-                    call.fail(error)
-                self._send_next_alone(batch, calls, reusable and done_with(error))
-
-            self._submit(batch, [call], answered)
-            return
-        self._finish(batch, [], reusable)
-
-    def _submit(self, batch: Batch, calls: list[JoinedCall], answered: Answered) -> None:
-        """Send the rows of `calls`, and have `answered` told of the end."""
-        deadlines = [call.deadline for call in calls]
-        deadline = None if None in deadlines else max(one for one in deadlines if one is not None)
-        joint = JointCall(self, batch.names, deadline, answered)
-        with self._lock:
-            batch.joint = joint
-            for call in calls:
-                call.sent = True
-        try:
-            joint.start_with(batch.values(calls, self.seam.inputs))
-        except Exception as error:
-            answered(joint, error, {})
-
-    def _finish(self, batch: Batch, calls: list[JoinedCall], reusable: bool) -> list[JoinedCall]:
+    def finish(self, batch: Batch, calls: list[JoinedCall], reusable: bool) -> list[JoinedCall]:
         """A batch has ended: the next one may go. Returns those of its calls that are now to be given their outcome."""
-        with self._lock:
+        with self.lock:
             batch.joint = None
             if reusable and not self._closed:
                 self._rooms.give(batch.room)
-            ended = self._claim(calls)
+            ended = self.claim(calls)
             self._sent -= 1
             self._answered = time.monotonic()
             due = self._take_due()
         self._send_all(due)
         return ended
 
-    def _claim(self, calls: list[JoinedCall]) -> list[JoinedCall]:
-        """Those that have no outcome yet. They count as ended now: whoever asks for this gives them theirs."""
+    def claim(self, calls: list[JoinedCall]) -> list[JoinedCall]:
+        """Under the lock: those that have no outcome yet. They count as ended now; whoever asks for this gives them theirs."""
         ended = [call for call in calls if not call.ended]
         for call in ended:
             call.ended = True
@@ -431,7 +373,7 @@ class Batcher:
         """Do it where Ctrl-C cannot come in between, and wait for that."""
         if threading.current_thread() is not threading.main_thread():
             return do(*arguments)
-        with self._lock:
+        with self.lock:
             if self._helper is None:
                 self._helper = ThreadPoolExecutor(1, f"opexec-batching-{self.model.name}")
         try:
