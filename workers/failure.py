@@ -9,6 +9,11 @@ _MESSAGE_CHARACTERS = 32000
 _TRACEBACK_CHARACTERS = 32000
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
+#: Where frames of our own come from: this folder, and what calls a platform in the caller's own process. A model may lie in a folder
+#: or a file whose name only begins or ends like these.
+_FOLDER = os.path.join(_HERE, "")
+_IN_PROCESS = os.path.join(os.path.dirname(_HERE), "inprocess.py")
+
 
 def describe(error):
     """``{"type": qualified class name, "message": text, "traceback": text}``, the traceback without this package's own frames at its top."""
@@ -39,8 +44,4 @@ def _plain(text):
 
 
 def _is_ours(path):
-    return (
-        path.startswith(_HERE)
-        or os.path.dirname(path).endswith(os.path.join("opexec", "workers"))
-        or path.endswith("inprocess.py")
-    )
+    return path.startswith(_FOLDER) or path == _IN_PROCESS
