@@ -100,20 +100,6 @@ class Guest(Server):
                 "a control message of type {!r}, which a worker does not take from a client".format(kind)
             )
 
-    def _say_loaded(self):
-        for segment in list(self.channel.segments.values()) + list(self.arena.segments.values()):
-            segment.populate()
-        self.control.send(
-            {
-                "type": "loaded",
-                "framework": self.model.framework,
-                "version": self.model.version,
-                "inputs": self.model.inputs,
-                "outputs": self.model.outputs,
-                "aligned": self.model.aligned,
-            }
-        )
-
 
 class _NoRoomYet(NoRoom):
     """The client's arena has no room of `size` bytes, and it has not been asked for any."""

@@ -76,13 +76,12 @@ class Server:
             # Only beside much copying: a caller that waits for little is mostly awake, and looking whether it is costs every answer.
             self.packer.rouse_for_large = self.channel.bell.rouse
         self.out = {}  # blocks the caller may be looking at, by place
-        self.reserved = []
+        self.reserved = []  # the arrays that the run under way asked for, and the block that they lie in
         self.model = platforms.Platform()  # until it is loaded
         self.running = True
         self.arrived = []  # control sockets of processes that are to be served too, and descriptors that came with them
         self._asking = False
         self._granted = None
-        self._segment = segment
 
     # Loading
 
@@ -95,11 +94,14 @@ class Server:
             self.channel.handle(message, fds)
         try:
             self.model = platforms.load(message["platform"], message["source"], message["options"])
-        except (
-            BaseException
-        ) as error:  # SystemExit too: whatever the user's code raises while loading is the answer
+        except BaseException as error:
+            # SystemExit too: whatever the user's code raises while loading is the answer.
             self.control.send({"type": "failed", "error": describe(error)})
             return False
+        self._say_loaded()
+        return True
+
+    def _say_loaded(self):
         for segment in list(self.channel.segments.values()) + list(self.arena.segments.values()):
             segment.populate()
         self.control.send(
@@ -112,7 +114,6 @@ class Server:
                 "aligned": self.model.aligned,
             }
         )
-        return True
 
     # Serving
 
