@@ -310,6 +310,68 @@ def test_threads_are_set(memory):
     assert same(call(model, memory, rows(1), rows(1))["z"], rows(1) * 2)
 
 
+def test_a_gpu_needs_an_onnxruntime_that_was_built_for_it():
+    if onnx.CUDA in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has " + onnx.CUDA)
+    with pytest.raises(
+        RuntimeError,
+        match=r"the device 'cuda:0' was asked for, and onnxruntime {} has no CUDAExecutionProvider; it has .*CPUExecutionProvider.*"
+        r"requirements=\['onnxruntime-gpu'\]".format(onnxruntime.__version__),
+    ):
+        load("add", device="cuda:0")
+    with pytest.raises(ValueError, match="the option device is 'gpu'; expected 'cpu', 'cuda' or 'cuda:0'"):
+        load("add", device="gpu")
+
+
+def cuda_that_is_the_cpu(given):
+    """Stands for the class of sessions of a build for CUDA: keeps in `given` what it was told, and computes on the CPU."""
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, source, settings, providers, **others):
+            given.append((providers, others))
+            super().__init__(source, settings, providers=[onnx.CPU])
+            self.told = providers
+
+        def get_providers(self):
+            return self.told
+
+    return Session
+
+
+def test_on_a_gpu_nothing_stays_bound(memory, monkeypatch):
+    given = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [onnx.CUDA, onnx.CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", cuda_that_is_the_cpu(given))
+    for device in ("cuda:0", "cuda:2", "cpu"):
+        model = load("add", device=device)
+        x, y = rows(4), rows(4)
+        bound = model.bind([x, y], {})
+        for round in range(4):
+            x[...] = round
+            result = model.run(bound, memory.reserve)
+            assert same(result["z"], x + y)
+            assert memory.holds(result) == (device == "cpu" and round > 0)
+    both = [onnx.CUDA, onnx.CPU]
+    assert given == [
+        (both, {}),
+        (both, {"provider_options": [{"device_id": "2"}, {}]}),
+        ([onnx.CPU], {}),
+    ]
+
+
+def test_a_gpu_that_onnxruntime_passes_over_is_an_error(monkeypatch):
+    class Session(cuda_that_is_the_cpu([])):
+        def get_providers(self):
+            return [onnx.CPU]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [onnx.CUDA, onnx.CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    with pytest.raises(
+        RuntimeError, match="has CUDAExecutionProvider, but could not start it on the device 'cuda'"
+    ):
+        load("add", device="cuda")
+
+
 def test_an_unknown_option_is_refused():
     with pytest.raises(ValueError, match="'thread'"):
         load("add", thread=1)

@@ -1,8 +1,11 @@
-"""ONNX models, run by onnxruntime on the CPU.
+"""ONNX models, run by onnxruntime, on the CPU or on a CUDA GPU.
 
-Inputs are bound where they lie, once for each place. Outputs are bound to memory that `reserve` gives, with the shapes that an earlier run
+On the CPU, inputs are bound where they lie, once for each place; outputs are bound to memory that `reserve` gives, with the shapes that an earlier run
 had for inputs of the same shapes. onnxruntime compares a bound shape with the one it computes before it writes anything, and raises
 if they differ (tests/frameworks watch that it does); then the run is repeated with outputs of onnxruntime's own.
+
+On a GPU nothing stays bound: what is bound goes to the GPU when it is bound, not when the model runs. Each run copies its inputs there, and its
+outputs back. Not run on a GPU by the tests.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import onnxruntime
 from opexec.ipc import wire
 from opexec.workers.arrays import address, native
 from opexec.workers.platforms import Platform
-from opexec.workers.platforms.arguments import check_options, inputs_by_name
+from opexec.workers.platforms.arguments import check_options, cuda_index, inputs_by_name
 
 #: Element types as onnxruntime writes them -> names of dtypes.
 DTYPES = {
@@ -43,29 +46,64 @@ ELEMENT_NUMBERS = {
 }
 NUMBERS_SINCE = (1, 20)  # the onnxruntime that takes them
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
 _SHAPES_KEPT = 64
 _BINDINGS_KEPT = 4  # for each place of inputs: a caller that holds one answer while it asks for the next has two of outputs
 
 
 def load(source, options):
-    """Load an ``.onnx`` file. Options: `threads`, how many onnxruntime uses within one operator.
+    """Load an ``.onnx`` file. Options: `threads`, how many onnxruntime uses within one operator; `device`, ``"cpu"`` or ``"cuda:N"``.
 
-    Raises RuntimeError for a file that this onnxruntime cannot load, and TypeError for inputs that are no tensors or of a kind that it
-    cannot be given.
+    Raises RuntimeError for a file that this onnxruntime cannot load, or a device that it cannot compute on, and TypeError for inputs that are
+    no tensors or of a kind that it cannot be given.
     """
-    check_options("onnx", options, ("threads",))
+    check_options("onnx", options, ("threads", "device"))
     settings = onnxruntime.SessionOptions()
     if options.get("threads"):
         settings.intra_op_num_threads = options["threads"]
         settings.inter_op_num_threads = 1
+    providers = _providers(options)
     try:
-        session = onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(source, settings, **providers)
     except Exception as error:  # onnxruntime has a dozen classes of them
         raise RuntimeError(
-            "onnxruntime {} cannot load {}: {} If the model was made for another version, give it an environment that has it: "
-            "Environment(requirements=['onnxruntime==...'])".format(Model.version, source, str(error).strip())
+            "onnxruntime {} cannot load {}{}: {} If the model was made for another version, give it an environment that has it: "
+            "Environment(requirements=['onnxruntime==...'])".format(
+                Model.version, source, _on(options), str(error).strip()
+            )
         ) from error
+    if providers["providers"][0] not in session.get_providers():
+        # It only logs that, and goes on with the CPU.
+        raise RuntimeError(
+            "onnxruntime {} has {}, but could not start it{}: what it logged says why. Often a library of CUDA or cuDNN is "
+            "missing, or of a version that it was not built for".format(Model.version, CUDA, _on(options))
+        )
     return Model(session)
+
+
+def _providers(options):
+    """What an InferenceSession is told of where to compute. Raises RuntimeError if this onnxruntime cannot compute on GPUs."""
+    index = cuda_index(options)
+    if index is None:
+        return {"providers": [CPU]}
+    has = onnxruntime.get_available_providers()
+    if CUDA not in has:
+        raise RuntimeError(
+            "the device {!r} was asked for, and onnxruntime {} has no {}; it has {}. Ask for device='cpu', or give the model an "
+            "environment with a build for CUDA: Environment(requirements=['onnxruntime-gpu'])".format(
+                options["device"], Model.version, CUDA, ", ".join(has)
+            )
+        )
+    told: dict = {"providers": [CUDA, CPU]}  # the CPU for operators that CUDA's provider lacks
+    if index:  # in a worker the GPU is the only one; versions before 1.5 can be told of no other
+        told["provider_options"] = [{"device_id": str(index)}, {}]
+    return told
+
+
+def _on(options):
+    device = options.get("device") or "cpu"
+    return "" if device == "cpu" else " on the device {!r}".format(device)
 
 
 class Model(Platform):
@@ -94,7 +132,8 @@ class Model(Platform):
             )
         # Texts are no plain memory, and an output that is an input by name is never written anywhere.
         self._binds = (
-            "string" not in dtypes
+            session.get_providers()[0] == CPU
+            and "string" not in dtypes
             and None not in dtypes
             and not set(self._input_names) & set(self._output_names)
         )
