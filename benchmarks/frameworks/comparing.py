@@ -1,6 +1,7 @@
-"""Measures one framework: in process and through opexec in turn, round after round, each round with fresh floors.
+"""Measures one framework: in process and through opexec in turn, several times a round, each round with fresh floors.
 
-Both sides stay open over the rounds, because loading some frameworks takes longer than measuring them.
+A machine is not equally fast from one moment to the next, so a round is taken in short turns, in an order in which neither side comes
+earlier on the whole. Both sides stay open over the rounds, because loading some frameworks takes longer than measuring them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.contender import Options
 from benchmarks.driver_process import DriverProcess
 from benchmarks.frameworks import environments
@@ -22,7 +25,7 @@ from benchmarks.frameworks.environments import Framework
 from benchmarks.frameworks.sides import InProcessSide, IsolatedSide, Side
 from benchmarks.grid import IDLE_PAUSE_NS, SMALLEST
 from benchmarks.ratios import Spread, percentiles
-from benchmarks.sampling import Plan
+from benchmarks.sampling import Plan, Samples
 from benchmarks.workloads import Workload
 from opexec import Environment
 
@@ -32,13 +35,15 @@ THREADS = 1
 QUICK_NS = 50_000
 """A model that takes less in process is a quick one, with a bound of its own."""
 QUICK_ALLOWANCE_NS = 30_000
+TURNS = 4
+"""Times that each side is measured in a round; even, so that neither comes earlier."""
 _MS = 1_000_000
 _WRITER = Path(__file__).with_name("writing.py")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Rounds, and in each the plan of a side and of each floor."""
+    """Rounds, and in each the plan of each turn of a side, and of each floor."""
 
     rounds: int
     side: Plan
@@ -50,7 +55,7 @@ def settings(*, quick: bool = False, rounds: int | None = None) -> Settings:
     scale = 4 if quick else 1
     return Settings(
         rounds=rounds or (3 if quick else 9),
-        side=Plan(160 * _MS // scale, warm_ns=30 * _MS // scale, warm_least=3),
+        side=Plan(50 * _MS // scale, warm_ns=15 * _MS // scale, warm_least=3),
         eventfd=Plan(160 * _MS // scale, warm_least=2, pause_ns=IDLE_PAUSE_NS),
         copy=Plan(20 * _MS // scale, most=2_000),
     )
@@ -143,7 +148,7 @@ def compare(
     interpreter = framework.environment.resolve()
     order = random.Random(name)
     with tempfile.TemporaryDirectory(prefix="opexec-frameworks-") as folder:
-        models = _written(framework, interpreter, Path(folder))
+        models = written(framework, interpreter, Path(folder))
         here = InProcessSide(interpreter, framework.env_vars, THREADS)
         there = IsolatedSide(interpreter, framework.env_vars, THREADS)
         try:
@@ -172,13 +177,20 @@ def _round(
 ) -> Round:
     eventfd, copy = floors.measure(settings)
     sides = {"in_process": here, "opexec": there}
-    p50 = {}
-    for side in order.sample(sorted(sides), 2):
-        p50[side] = percentiles(sides[side].time(model, settings.side))["p50"]
+    samples: dict[str, list[Samples]] = {name: [] for name in sides}
+    for name in turns(order):
+        samples[name].append(sides[name].time(model, settings.side))
+    p50 = {name: percentiles(np.concatenate(taken))["p50"] for name, taken in samples.items()}
     return Round(p50["in_process"], p50["opexec"], eventfd, copy)
 
 
-def _written(framework: Framework, interpreter: Path, folder: Path) -> dict[str, dict[str, Any]]:
+def turns(order: random.Random) -> list[str]:
+    """The order of a round: A B B A A B B A, so that what grows or fades over a round meets both sides alike."""
+    first, second = order.sample(["in_process", "opexec"], 2)
+    return [first, second, second, first] * (TURNS // 2)
+
+
+def written(framework: Framework, interpreter: Path, folder: Path) -> dict[str, dict[str, Any]]:
     """The models of a framework, written in its environment (ONNX files in one that can write them)."""
     writer: Environment | None = environments.ONNX_WRITER if framework.writer == "onnx" else None
     finished = subprocess.run(

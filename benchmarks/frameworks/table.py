@@ -16,6 +16,8 @@ from benchmarks.report import us
 
 SCHEMA = 1
 MUST, AIM = 1.0, 0.5
+NO_VERDICT = "no verdict"
+"""The rounds differ from each other by more than the bound."""
 BEGIN, END = (
     "<!-- python -m benchmarks frameworks: begin -->",
     "<!-- python -m benchmarks frameworks: end -->",
@@ -39,6 +41,9 @@ class Run:
 
 
 def verdict(ratio: Spread) -> str:
+    """By the median. A middle half that is wider than the whole bound says nothing of it: the machine or the model is noisier than that."""
+    if ratio.high - ratio.low > MUST:
+        return NO_VERDICT
     if ratio.median <= AIM:
         return AIM_MET
     return MUST_MET if ratio.median <= MUST else NOT_MET

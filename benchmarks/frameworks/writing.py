@@ -33,8 +33,81 @@ def torch(folder):
     return {name: _model("torch", FILE + ":torch_" + name) for name in ("quick", "network")}
 
 
+def torch_export(folder):
+    import torch
+
+    models = {}
+    for name in ("quick", "network"):
+        module = getattr(model_functions, "torch_" + name)()
+        path = os.path.join(folder, name + ".pt2")
+        torch.export.save(torch.export.export(module, (torch.zeros(INPUT_SHAPE),)), path)
+        models[name] = _model("torch", path)
+    return models
+
+
 def jax(folder):
     return {name: _model("jax", FILE + ":jax_" + name) for name in ("quick", "network")}
+
+
+def jax_export(folder):
+    import jax
+    from jax import export
+
+    models = {}
+    for name in ("quick", "network"):
+        function = jax.jit(getattr(model_functions, "jax_" + name)())
+        path = os.path.join(folder, name + ".jaxexport")
+        with open(path, "wb") as file:
+            file.write(export.export(function)(jax.ShapeDtypeStruct(INPUT_SHAPE, np.float32)).serialize())
+        models[name] = _model("jax", path, "input")
+    return models
+
+
+def caffe2(folder):
+    from caffe2.python import core  # type: ignore[import-not-found]
+
+    operator = core.CreateOperator
+
+    def given(name, values):
+        return operator(
+            "GivenTensorFill", [], [name], shape=list(values.shape), values=values.ravel().tolist()
+        )
+
+    nets = {
+        "quick": (
+            [given("one", np.ones(1, np.float32))],
+            [
+                operator("Flatten", ["x"], ["flat"]),
+                operator("Slice", ["flat"], ["some"], starts=[0, 0], ends=[1, OUTPUTS]),
+                operator("Scale", ["some"], ["double"], scale=2.0),
+                operator("Add", ["double", "one"], ["y"], broadcast=1),
+            ],
+        ),
+        "network": (
+            [given("matrix", weights().T), given("bias", np.zeros(OUTPUTS, np.float32))],
+            [
+                operator("AveragePool", ["x"], ["pooled"], kernel=PATCH, stride=PATCH, order="NCHW"),
+                operator("FC", ["pooled", "matrix", "bias"], ["y"]),
+            ],
+        ),
+    }
+    models = {}
+    for name, (init, predict) in nets.items():
+        path = os.path.join(folder, name)
+        os.mkdir(path)
+        made = [output for one in init for output in one.output]
+        _write_net(path, "init_net.pb", init, [], made)
+        _write_net(path, "predict_net.pb", predict, ["x"] + made, ["y"])
+        models[name] = _model("caffe2", path)
+    return models
+
+
+def _write_net(folder, file, operators, inputs, outputs):
+    from caffe2.proto import caffe2_pb2  # type: ignore[import-not-found]
+
+    net = caffe2_pb2.NetDef(name=file, op=operators, external_input=inputs, external_output=outputs)
+    with open(os.path.join(folder, file), "wb") as opened:
+        opened.write(net.SerializeToString())
 
 
 def torchscript(folder):
@@ -151,6 +224,16 @@ def tensorflow_saved_model(folder):
 def keras(folder):
     import keras  # type: ignore[import-not-found]
 
+    return _keras(folder, keras, keras.layers.Rescaling, ".keras")
+
+
+def keras_2(folder):
+    from tensorflow import keras
+
+    return _keras(folder, keras, keras.layers.experimental.preprocessing.Rescaling, ".h5")
+
+
+def _keras(folder, keras, rescaling, ending):
     layers = keras.layers
     row = OUTPUTS
     stacks = {
@@ -159,7 +242,7 @@ def keras(folder):
             layers.Reshape((int(np.prod(INPUT_SHAPE)) // row, row)),
             layers.Cropping1D((0, int(np.prod(INPUT_SHAPE)) // row - 1)),
             layers.Flatten(),
-            layers.Rescaling(2.0, 1.0),
+            rescaling(2.0, 1.0),
         ],
         "network": [
             layers.Permute((2, 3, 1)),
@@ -173,7 +256,7 @@ def keras(folder):
         model = keras.Sequential([keras.Input(INPUT_SHAPE[1:], batch_size=1, name="x")] + stack)
         if name == "network":
             model.layers[-1].set_weights([weights()])
-        path = os.path.join(folder, name + ".keras")
+        path = os.path.join(folder, name + ending)
         model.save(path)
         models[name] = _model("keras", path)
     return models
@@ -193,6 +276,42 @@ def sklearn(folder):
         path = os.path.join(folder, name + ".joblib")
         joblib.dump(estimator.fit(np.zeros(shape, np.float32)), path)
         models[name] = _model("sklearn", path, "X", shape, method="transform")
+    return models
+
+
+#: Trees and their depth; boosters predict a number for each row, so the input is as many rows as make 4 KiB of answers.
+_TREES = {"quick": (1, 1), "network": (100, 3)}
+
+
+def _rows(count):
+    """Numbers to fit trees to, and the shape of the input that has `count` rows."""
+    columns = int(np.prod(INPUT_SHAPE)) // count
+    x = np.random.RandomState(0).uniform(0, 1, (200, columns)).astype(np.float32)
+    return x, x[:, :8].sum(axis=1), (count, columns)
+
+
+def xgboost(folder):
+    import xgboost  # type: ignore[import-not-found]
+
+    x, y, shape = _rows(1024)  # answers are float32
+    models = {}
+    for name, (trees, depth) in _TREES.items():
+        path = os.path.join(folder, name + ".ubj")
+        xgboost.train({"max_depth": depth, "nthread": 1}, xgboost.DMatrix(x, y), trees).save_model(path)
+        models[name] = _model("sklearn", path, "X", shape)
+    return models
+
+
+def lightgbm(folder):
+    import lightgbm  # type: ignore[import-not-found]
+
+    x, y, shape = _rows(512)  # answers are float64
+    models = {}
+    for name, (trees, depth) in _TREES.items():
+        path = os.path.join(folder, name + ".txt")
+        settings = {"max_depth": depth, "num_leaves": 2**depth, "num_threads": 1, "verbosity": -1}
+        lightgbm.train(settings, lightgbm.Dataset(x, y), trees).save_model(path)
+        models[name] = _model("sklearn", path, "X", shape)
     return models
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ import pytest
 
 from benchmarks.driver_process import ContenderFailed
 from benchmarks.frameworks import command, model_functions, table
-from benchmarks.frameworks.comparing import Comparison, Floors, Round, Settings, compare, settings
+from benchmarks.frameworks.comparing import (
+    TURNS,
+    Comparison,
+    Floors,
+    Round,
+    Settings,
+    compare,
+    settings,
+    turns,
+)
 from benchmarks.frameworks.environments import FRAMEWORKS, Framework
 from benchmarks.frameworks.sides import InProcessSide, IsolatedSide
 from benchmarks.goals import AIM_MET, MUST_MET, NOT_MET
@@ -53,6 +63,24 @@ def test_the_figure_is_the_median_over_rounds_of_each_rounds_own_ratio() -> None
     found = comparison(1_000_000, 22_000, 220_000, 2_200_000)
     assert found.ratio.median == pytest.approx(1) and found.overhead.median == 220_000
     assert found.ratio.rounds == 3
+
+
+def test_rounds_that_differ_by_more_than_the_bound_give_no_verdict() -> None:
+    # The bound is 220 us; the middle half of the rounds is 230 us wide, then 220.
+    for median in (50_000, 400_000):
+        assert table.verdict(comparison(1_000_000, median - 115_000, median, median + 115_000 * 3).ratio) == (
+            table.NO_VERDICT
+        )
+    assert table.verdict(comparison(1_000_000, 0, 110_000, 440_000).ratio) == AIM_MET
+
+
+def test_neither_side_comes_earlier_in_a_round() -> None:
+    for seed in range(5):
+        order = turns(random.Random(seed))
+        places = {side: [place for place, one in enumerate(order) if one == side] for side in set(order)}
+        assert {len(found) for found in places.values()} == {TURNS}
+        assert sum(places["opexec"]) == sum(places["in_process"])
+    assert len({turns(random.Random(seed))[0] for seed in range(5)}) == 2
 
 
 def run(rounds: int, failures: dict[str, str]) -> table.Run:
