@@ -81,6 +81,7 @@ def test_torch_tensors_go_in_and_come_out(tmp_path: Path, capfd: pytest.CaptureF
 
 SAVED = """
 import tensorflow as tf
+tf.compat.v1.enable_v2_behavior()  # what TensorFlow 1 lacks otherwise
 class Module(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, "x")])
     def affine(self, x): return {"y": x @ w + b}
@@ -91,7 +92,41 @@ tf.saved_model.save(module, sys.argv[1], signatures={"serving_default": module.a
 """
 
 
-@pytest.mark.parametrize("environment", ["tensorflow-2.4", "tensorflow-2.21"])
+#: As programs for TensorFlow 1 write it: a session's variables, two signatures, the tag in the way of its time.
+SAVED_BY_SESSION = """
+import tensorflow as tf
+x = tf.placeholder(tf.float32, (None, 4), "x")
+k = tf.placeholder(tf.float32, (), "k")
+weights = tf.Variable(w)
+def signature(inputs, outputs):
+    return tf.saved_model.predict_signature_def(inputs, outputs)
+builder = tf.saved_model.Builder(sys.argv[1])
+with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], {
+        tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature({"x": x}, {"y": tf.matmul(x, weights) + b}),
+        "scaled": signature({"x": x, "k": k}, {"y": x * k, "rows": tf.shape(x)[0]}),
+    })
+builder.save()
+"""
+
+
+def test_a_saved_model_of_tensorflow_1_called_as_tensorflow_2_would(written: Written) -> None:
+    path = written("tensorflow-1.15", "saved", SAVED_BY_SESSION)
+    with tf.saved_model.load(path, tags=[tf.saved_model.SERVING], env=built("tensorflow-1.15")) as loaded:
+        worker = loaded.opexec_model.workers[0]
+        assert (worker.framework_version, worker.python[:4]) == ("1.15.5", "3.7.")
+        infer = loaded.signatures[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]
+        for answer in (infer(x=rows(3))["y"], infer(rows(3))["y"], loaded(rows(3))):
+            np.testing.assert_array_equal(answer.numpy(), affine(rows(3)), strict=True)
+        y = loaded.signatures["scaled"](x=rows(2), k=np.array(3, np.float32))
+        np.testing.assert_array_equal(y["y"], 3 * rows(2))
+        assert y["rows"].numpy() == 2
+    with pytest.raises(opexec.LoadError, match=r"none is tagged \['train'\]"):
+        tf.saved_model.load(path, tags="train", env=built("tensorflow-1.15"))
+
+
+@pytest.mark.parametrize("environment", ["tensorflow-1.15", "tensorflow-2.4", "tensorflow-2.21"])
 def test_a_saved_model(environment: str, written: Written) -> None:
     path = written(environment, "saved", SAVED)
     with tf.saved_model.load(path, env=built(environment)) as loaded:
@@ -164,6 +199,7 @@ two.save(sys.argv[1].replace("one", "two"))
 @pytest.mark.parametrize(
     "environment, ending, imports, variables",
     [
+        ("tensorflow-1.15", ".h5", "from tensorflow import keras", {}),
         ("tensorflow-2.4", ".h5", "from tensorflow import keras", {}),
         ("tensorflow-2.21", ".keras", "import keras", {"KERAS_BACKEND": "tensorflow"}),
     ],
