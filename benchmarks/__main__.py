@@ -9,6 +9,7 @@ COMMANDS = {
     "batching": "benchmarks.batching",
     "frameworks": "benchmarks.frameworks.command",
     "latency": "benchmarks.latency",
+    "loading": "benchmarks.loading",
     "supervision": "benchmarks.supervision",
     "results": "benchmarks.results.command",
     "sharing": "benchmarks.sharing",
