@@ -26,20 +26,21 @@ from typing import Any
 from .errors import BuildError, PackageError
 from .packages import cache as package_cache
 from .packages.cache import Progress
-from .packages.config import PackageConfig, parse_config, parse_platform_config
+from .packages.config import PackageConfig, parse_config
 from .packages.environment import PackageEnvironment
 from .packages.files import Files, Limits, ZipFiles, open_files
 from .packages.files import read as read_file
 from .packages.manifest import NAME as MANIFEST
 from .packages.manifest import compare, content_hash, parse_manifest
+from .packages.platform_config import DATA as DATA
+from .packages.platform_config import PLATFORM_CONFIG as PLATFORM_CONFIG
+from .packages.platform_config import parse_platform_config
 from .packages.semver import VersionRange
 from .spec import TensorSpec
 
 __all__ = ["Limits", "Package", "PackageConfig", "PackageEnvironment", "VersionRange", "is_package", "read"]
 
 CONFIG = "config.json"
-PLATFORM_CONFIG = "0/config.json"
-DATA = "0/data"
 CODE = "0/code"
 OPS = "0/ops"
 REQUIREMENTS_LOCK = "0/requirements.lock"
@@ -236,7 +237,7 @@ def read(
         if text is None:
             raise PackageError(f"is missing{_hint(files)}", package=str(where), file=CONFIG)
         config = parse_config(text, str(where), platforms)
-        settings = parse_platform_config(read_file(files, PLATFORM_CONFIG), config, str(where))
+        settings = parse_platform_config(read_file(files, PLATFORM_CONFIG), config, str(where), files.sizes)
         _check_files(config, files)
         return Package(
             path=where,
@@ -283,13 +284,22 @@ def _check_files(config: PackageConfig, files: Files) -> None:
 
 
 def _read_lock(files: Files) -> str | None:
-    text = read_file(files, REQUIREMENTS_LOCK)
+    content = read_file(files, REQUIREMENTS_LOCK)
+    if content is None:
+        return None
+    from .environments import requirements_file
+
     try:
-        return None if text is None else text.decode("utf-8")
+        text = content.decode("utf-8")
+        if "--hash" not in text:  # whoever installs from it checks the others
+            requirements_file.check(text)
     except UnicodeDecodeError as error:
         raise PackageError(
             f"expected UTF-8: {error}", package=str(files.path), file=REQUIREMENTS_LOCK
         ) from None
+    except BuildError as error:
+        raise PackageError(str(error), package=str(files.path), file=REQUIREMENTS_LOCK) from None
+    return text
 
 
 def _merge(arguments: dict[str, Any], more: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ _SHORT = {
     "-f": "--find-links",
     "-e": "--editable",
 }
+_TAKEN = {*_SHORT.values(), "--extra-index-url"}
 
 
 @dataclass
@@ -52,6 +53,22 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     found = _Found()
     _read(Path(os.path.abspath(os.path.expanduser(path))), found, found.requirements, [])
     return {name: value for name, value in vars(found).items() if value}
+
+
+def check(text: str) -> None:
+    """Raise BuildError, with the line, for what is refused wherever the file lies. Other files that it names are not looked for."""
+    for number, line in _lines(text):
+        try:
+            if line.startswith("-"):
+                option, _ = _option(line)
+                if option not in _TAKEN:
+                    _refuse(option)
+            else:
+                requirement = _without_options(line)
+                if not _is_local(requirement):
+                    normalised(requirement)
+        except (BuildError, ValueError) as error:
+            raise BuildError(f"line {number}: {error}") from None
 
 
 def local_requirement(text: str, folder: Path) -> str:
@@ -127,10 +144,7 @@ def _variable(match: re.Match[str]) -> str:
 def _take(line: str, path: Path, found: _Found, into: list[str], above: list[Path]) -> None:
     """What one line says."""
     if not line.startswith("-"):
-        requirement, *options = re.split(r"\s+(?=--\w)", line)
-        for option in options:
-            _refuse(option.partition("=")[0].split()[0])
-        into.append(_requirement(requirement.strip(), path.parent))
+        into.append(_requirement(_without_options(line), path.parent))
         return
     option, value = _option(line)
     if option not in ("--requirement", "--constraint") and into is found.constraints:
@@ -154,6 +168,14 @@ def _take(line: str, path: Path, found: _Found, into: list[str], above: list[Pat
         _refuse(option)
 
 
+def _without_options(line: str) -> str:
+    """A requirement; options behind it are refused."""
+    requirement, *options = re.split(r"\s+(?=--\w)", line)
+    for option in options:
+        _refuse(option.partition("=")[0].split()[0])
+    return requirement.strip()
+
+
 def _option(line: str) -> tuple[str, str]:
     """An option in its long form, and its value."""
     words = shlex.split(line)
@@ -162,8 +184,7 @@ def _option(line: str) -> tuple[str, str]:
         value = option[2:] + equals + value
         option = _SHORT[option[:2]]
     rest = [value.lstrip("=")] if value else words[1:]
-    known = {*_SHORT.values(), "--extra-index-url"}
-    if option in known and len(rest) != 1:
+    if option in _TAKEN and len(rest) != 1:
         raise BuildError(f"expected one value after {option}; got {line!r}.")
     return option, rest[0] if rest else ""
 
@@ -175,15 +196,20 @@ def _refuse(option: str) -> None:
 
 
 def _requirement(text: str, folder: Path) -> str:
-    name, at, _ = text.partition("@")
-    named = at and re.fullmatch(r"[A-Za-z0-9._-]+\s*(\[[^\]]*\])?\s*", name)
-    place = re.split(r"\s*;\s|\s;", text, maxsplit=1)[0]
-    if not named and ("/" in place or place.startswith(".") or place.lower().endswith(_ARCHIVES)):
+    if _is_local(text):
         try:
             return local_requirement(text, folder)
         except BuildError as error:
             raise BuildError(f"{text!r}: {error}.") from None
     return normalised(text)
+
+
+def _is_local(text: str) -> bool:
+    """Whether a requirement is the place of a folder or an archive, without a name."""
+    name, at, _ = text.partition("@")
+    named = at and re.fullmatch(r"[A-Za-z0-9._-]+\s*(\[[^\]]*\])?\s*", name)
+    place = re.split(r"\s*;\s|\s;", text, maxsplit=1)[0]
+    return not named and ("/" in place or place.startswith(".") or place.lower().endswith(_ARCHIVES))
 
 
 def _egg(url: str) -> str | None:

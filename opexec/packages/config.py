@@ -1,4 +1,4 @@
-"""What a package says of itself: ``config.json``, and ``0/config.json`` with the settings of its platform.
+"""What a package says of itself: ``config.json``. (`platform_config` reads ``0/config.json``.)
 
 `PackageConfig` is ``config.json`` as Python values, checked. `parse_config` reads it, `PackageConfig.to_json` writes it, and keys that
 this version does not know survive both. The layout is Neuropod's (github.com/uber/neuropod), with one key added, ``environment``.
@@ -109,36 +109,6 @@ def parse_config(text: bytes, package: str, platforms: tuple[str, ...] = ()) -> 
         environment=None if environment is None else parse_environment(environment, package, "config.json"),
         other={key: value for key, value in reader.content.items() if key not in _KEYS},
     )
-
-
-def parse_platform_config(text: bytes | None, config: PackageConfig, package: str) -> dict[str, Any]:
-    """Read a ``0/config.json`` (None: there is none), for the platform that `config` names.
-
-    tensorflow: `node_name_mapping` (a dict of texts) and `init_op_names` (a list of texts) are always there; old packages say ``{}`` for
-    an empty list. python: `entrypoint_package` and `entrypoint` must be there. Other keys stay as they are. Raises PackageError.
-    """
-    file = "0/config.json"
-    content: dict[str, Any] = {} if text is None else parse_json(text, package, file)
-    reader = Reader(package, file, content)
-    if config.platform == "tensorflow":
-        names = content.get("node_name_mapping") or {}
-        if not isinstance(names, dict) or not all(isinstance(node, str) and node for node in names.values()):
-            raise reader.refused("node_name_mapping", "an object of tensor names and node names", names)
-        operations = content.get("init_op_names") or []
-        operations = [operations] if isinstance(operations, str) else operations
-        if not isinstance(operations, list) or not all(isinstance(name, str) for name in operations):
-            raise reader.refused("init_op_names", "a list of texts", operations)
-        content.update(node_name_mapping=names, init_op_names=operations)
-    elif config.platform == "python":
-        if text is None:
-            raise PackageError(
-                "is missing; a package of the platform python says there which function makes its model",
-                package=package,
-                file=file,
-            )
-        reader.text("entrypoint_package")
-        reader.text("entrypoint")
-    return content
 
 
 # ---- fields

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import PackageError
 from .json import Reader
 from .names import problem_of
 
@@ -79,7 +80,9 @@ def parse_environment(content: object, package: str, file: str) -> PackageEnviro
         if key not in _KEYS:
             close = difflib.get_close_matches(key, _KEYS, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_KEYS)}"
-            raise reader.refused(key, f"no such key; {hint}", content[key])
+            raise PackageError(
+                f"there is no such key; {hint}", package=package, file=file, field=f"environment.{key}"
+            )
     lists = {name: reader.texts(name) for name in _LISTS}
     for name in ("requirements", "constraints"):
         for index, requirement in enumerate(lists[name]):

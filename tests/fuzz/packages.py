@@ -23,7 +23,8 @@ with atheris.instrument_imports(include=["opexec.package", "opexec.packages", "o
 
     from opexec.errors import PackageError
     from opexec.package import is_package, read
-    from opexec.packages.config import parse_config, parse_platform_config
+    from opexec.packages.config import parse_config
+    from opexec.packages.platform_config import parse_platform_config
 
 from tests.opexec.packages.test_fuzz import SEEDS  # noqa: E402
 
@@ -68,7 +69,7 @@ class Target:
     def _read_config(self, content: bytes) -> None:
         try:
             config = parse_config(content, "p")
-            parse_platform_config(content, config, "p")
+            parse_platform_config(content, config, "p", ())
         except PackageError:
             return
         if config.checked("p") != config:

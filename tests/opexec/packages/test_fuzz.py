@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from opexec.errors import PackageError
 from opexec.package import is_package, read
-from opexec.packages.config import PackageConfig, parse_config, parse_platform_config
+from opexec.packages.config import PLATFORMS, PackageConfig, parse_config
 from opexec.packages.json import parse_json
 from opexec.packages.manifest import parse_manifest
+from opexec.packages.platform_config import parse_platform_config
 from opexec.problem import Problem
 
 from .package_samples import CONFIG, CORPUS, PUBLISHED, manifest_of, sample, zip_of
@@ -224,20 +225,24 @@ def test_a_changed_config_is_read_or_refused(content: Any) -> None:
 @given(
     content=changed(
         {
-            "node_name_mapping": {"x": "x:0"},
+            "node_name_mapping": {"x": "x:0", "y": "y:0", "out": "z"},
             "init_op_names": ["a"],
             "entrypoint_package": "a",
             "entrypoint": "b",
+            "model": "m",
+            "options": {"state_dict": "m"},
+            "inputs": {"x": "X"},
+            "outputs": {"out": "Y"},
         }
     ),
-    platform=st.sampled_from(["tensorflow", "python", "torchscript"]),
+    platform=st.sampled_from(PLATFORMS),
 )
 def test_a_changed_platform_config_is_read_or_refused(content: Any, platform: str) -> None:
     config = parse_config(json.dumps(CONFIG | {"platform": platform}).encode(), "p")
     try:
-        found = parse_platform_config(json.dumps(content).encode(), config, "p")
+        found = parse_platform_config(json.dumps(content).encode(), config, "p", ["0/data/m"])
     except PackageError as error:
-        assert error.file == "0/config.json"
+        assert error.file == "0/config.json" or error.field is None
         return
     assert isinstance(found, dict)
 

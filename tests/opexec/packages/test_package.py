@@ -86,7 +86,9 @@ def test_folder_and_zip_are_one_package(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "files, check",
     [
-        (sample(platform="torch"), {}),
+        (sample(platform="torch") | {"0/config.json": b'{"model": "model.pt", "more": 1}'}, {"platform_config": {"model": "model.pt", "more": 1}}),
+        (sample(platform="caffe2") | {"0/data/net/a.pb": b"", "0/config.json": b'{"model": "net"}'}, {"platform": "caffe2"}),
+        (sample(platform="keras") | {"0/config.json": b'{"entrypoint_package": "net.main", "entrypoint": "make"}'}, {}),
         (sample(custom_ops=["op.so"]) | {"0/ops/op.so": b"ELF"}, {"custom_ops": ("op.so",)}),
         (
             sample(input_tensor_device={"x": "CPU"}),
@@ -102,9 +104,15 @@ def test_folder_and_zip_are_one_package(tmp_path: Path) -> None:
             sample(platform="tensorflow")
             | {
                 "0/data/model.pb": b"",
-                "0/config.json": b'{"node_name_mapping": {"x": "a/x"}, "init_op_names": ["init"], "more": 1}',
+                "0/config.json": b'{"node_name_mapping": {"x": "a", "y": "b", "out": "c"}, "init_op_names": ["init"], "more": 1}',
             },
-            {"platform_config": {"node_name_mapping": {"x": "a/x"}, "init_op_names": ["init"], "more": 1}},
+            {
+                "platform_config": {
+                    "node_name_mapping": {"x": "a", "y": "b", "out": "c"},
+                    "init_op_names": ["init"],
+                    "more": 1,
+                }
+            },
         ),
         (
             sample(platform="pytorch") | {"0/config.json": b'{"entrypoint_package": "m", "entrypoint": "f"}'},
@@ -180,7 +188,7 @@ def test_a_zip_may_list_its_folders(tmp_path: Path) -> None:
         ({"environment": "3.7"}, "environment", "expected an object"),
         ({"environment": {"python": 3.7}}, "environment.python", 'in quotes, such as "3.10"'),
         ({"environment": {"python": "/usr/bin/python3"}}, "environment.python", "a version or a range"),
-        ({"environment": {"requirments": []}}, "environment.requirments", "did you mean 'requirements'"),
+        ({"environment": {"requirments": []}}, "environment.requirments", "there is no such key; did you mean 'requirements'"),
         ({"environment": {"requirements": ["six", "=="]}}, "environment.requirements[1]", "PEP 508"),
         ({"environment": {"find_links": ["../wheels"]}}, "environment.find_links[0]", "a folder in the package"),
         ({"environment": {"env_vars": {"A": 1}}}, "environment.env_vars.A", "expected a text"),
@@ -215,6 +223,11 @@ def test_a_bad_field_is_named(write: Any, changes: dict[str, Any], field: str, m
         ({"config.json": sample()["config.json"]}, "0/data/model.pt", "is missing"),
         (sample(custom_ops=["op.so"]), "0/ops/op.so", "is missing; custom_ops names it"),
         (sample() | {"0/requirements.lock": b"\xff"}, "0/requirements.lock", "expected UTF-8"),
+        (sample() | {"0/requirements.lock": b"numpy<2\nsix==\n"}, "0/requirements.lock", "line 2: expected a requirement"),
+        (sample() | {"0/requirements.lock": b"--pre\n"}, "0/requirements.lock", "line 1: .* the option --pre"),
+        (sample(platform="onnx"), "0/config.json", "is missing; .* where its model is"),
+        (sample(platform="onnx") | {"0/config.json": b'{"model": "m.onnx"}'}, "0/data/m.onnx", "is missing; model in 0/config.json names it"),
+        (sample(platform="torch") | {"0/config.json": b'{"model": "model.pt", "options": {"state_dict": "w.pt"}}'}, "0/data/w.pt", "is missing; options.state_dict"),
         (sample() | {"manifest.json": b"{}"}, "manifest.json", "is missing"),
         (sample() | {"manifest.json": b'{"manifest_version": 2, "files": {}}'}, "manifest.json", "expected 1, got 2"),
         (sample() | {"manifest.json": b'{"manifest_version": 1, "files": []}'}, "manifest.json", "expected an object"),
@@ -225,6 +238,36 @@ def test_a_bad_file_is_named(write: Any, files: dict[str, bytes], file: str, mes
     with pytest.raises(PackageError, match=message) as caught:
         read(write(files or {"other": b""}))
     assert caught.value.file == file
+
+
+@pytest.mark.parametrize(
+    "platform, settings, field, message",
+    [
+        ("onnx", {}, "model", "is missing"),
+        ("onnx", {"model": "../../../model.pt"}, "model", "the name of a file or folder in 0/data"),
+        ("onnx", {"model": "/etc/passwd"}, "model", "the name of a file or folder in 0/data"),
+        ("onnx", {"entrypoint_package": "m", "entrypoint": "f"}, "model", "is missing"),
+        ("torch", {"model": "model.pt", "options": ["state_dict"]}, "options", "expected an object"),
+        ("torch", {"model": "model.pt", "options": {"state_dict": "../../x"}}, "options.state_dict", "in 0/data"),
+        ("torch", {"entrypoint_package": "m"}, "entrypoint", "is missing"),
+        ("python", {"entrypoint_package": "../x", "entrypoint": "f"}, "entrypoint_package", "a module in 0/code"),
+        ("onnx", {"model": "model.pt", "inputs": ["x"]}, "inputs", "expected an object"),
+        ("onnx", {"model": "model.pt", "inputs": {"z": "Z"}}, "inputs.z", "is not in the specs, which have 'x', 'y'"),
+        ("onnx", {"model": "model.pt", "outputs": {"out": 1}}, "outputs", "expected an object"),
+        ("sklearn", {"model": "model.pt", "framework": "catboost"}, "framework", "one of sklearn, xgboost, lightgbm"),
+        ("tensorflow", {"node_name_mapping": {"x": "a", "y": "b"}}, "node_name_mapping", "a node for 'out'"),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_of_the_platform_is_named(
+    write: Any, cache: Path, platform: str, settings: dict[str, Any], field: str, message: str
+) -> None:
+    files = sample(platform=platform) | {"0/config.json": json.dumps(settings).encode()}
+    if platform == "tensorflow":
+        files["0/data/model.pb"] = b"graph"
+    with pytest.raises(PackageError, match=message) as caught:
+        opexec.load(write(files))
+    assert (caught.value.file, caught.value.field) == ("0/config.json", field)
+    assert not list(cache.iterdir())
 
 
 def test_what_is_no_package_is_none(tmp_path: Path) -> None:
@@ -338,8 +381,8 @@ def test_a_lock_with_hashes_is_a_lock(write: Any) -> None:
     assert package.environment_arguments() == {"lock": str(package.folder() / "0/requirements.lock")}
 
 
-def test_a_lock_that_cannot_be_read_is_named(write: Any) -> None:
-    package = read(write(sample() | {"0/requirements.lock": b"six==\n"}))
+def test_a_lock_that_names_what_is_not_there_is_named(write: Any) -> None:
+    package = read(write(sample() | {"0/requirements.lock": b"./wheels/six-1.0-py3-none-any.whl\n"}))
     with pytest.raises(PackageError, match="line 1") as caught:
         package.environment_arguments()
     assert caught.value.file == "0/requirements.lock"

@@ -35,6 +35,7 @@ def test_the_range_chooses_among_named_environments(shelf: Path, tmp_path: Path)
 
     def chosen(versions: str) -> loading.Place:
         files = sample(platform="onnx", platform_version_semver=versions)
+        files["0/config.json"] = b'{"model": "model.pt"}'
         return loading.choose(read(folder_of(tmp_path / versions, files)), None)
 
     place = chosen(">=0.3.0 <1.0.0")
