@@ -15,6 +15,8 @@ from .workers.platforms import PLATFORMS
 if TYPE_CHECKING:
     from .package import Limits, Package
 
+_ARCHIVES = (".zip", ".neuropod")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -60,7 +62,7 @@ def parse(
         return Source(platform, given)  # what a platform of the user's own makes of it is up to that
     if place and all(part.isidentifier() for part in place.split(".")):
         return Source(platform or "python", f"{place}:{_checked(factory, given)}")
-    if given.endswith(".py") or os.path.splitext(given)[1].lower() in formats.ENDINGS or os.sep in given:
+    if given.lower().endswith((".py", *_ARCHIVES, *formats.ENDINGS)) or os.sep in given:
         raise _refused(f"there is no file or folder {path}; check the path")
     raise _refused(f"{KNOWN}; received {given!r}, which is neither a file nor of that form")
 
@@ -96,7 +98,7 @@ def _is_zip(path: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06") or path.endswith((".zip", ".neuropod"))
+            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06") or path.endswith(_ARCHIVES)
     except OSError:
         return False
 

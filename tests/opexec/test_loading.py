@@ -35,6 +35,7 @@ def descriptors() -> int:
         (str(MODELS.parent), "is a folder"),
         (f"{MODELS}:not a name", "expected the name of a factory after the colon"),
         ("nothing", "received 'nothing', which is neither a file nor of that form"),
+        ("nothing.zip", f"there is no file or folder {os.getcwd()}/nothing.zip"),
         ("", f"{os.getcwd()} is a folder"),
         (5, "received an object of type int"),
         (None, "received an object of type NoneType"),
