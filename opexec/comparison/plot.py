@@ -58,9 +58,8 @@ def _differences(comparison: Comparison) -> Panel:
 
     def panel(axis: Axes, contenders: Sequence[Contender]) -> None:
         against = {"expected": "the right outputs", "first model": "the first model"}
-        title(
-            axis, "answers", f"● largest  ○ mean difference from {against.get(comparison.reference, 'both')}"
-        )
+        other = against.get(comparison.reference, "right outputs or first model")
+        title(axis, "answers", f"● largest  ○ mean difference from {other}")
         axis.set_xscale("log")
         drawn: list[float] = []
         for row, contender in enumerate(contenders):
@@ -98,7 +97,10 @@ def _differences(comparison: Comparison) -> Panel:
 
 def _metric(name: str) -> Panel:
     def panel(axis: Axes, contenders: Sequence[Contender]) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         title(axis, name, "mean over samples")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         for row, contender in enumerate(contenders):
             values = contender.answers.metrics.get(name)
             mean = sum(values) / len(values) if values else math.nan
