@@ -30,10 +30,11 @@ from ..errors import BuildError, PackageError
 from .files import CHUNK, Files, Limits, ZipFiles, open_files, read
 from .manifest import NAME as MANIFEST
 from .manifest import compare, hash_files, parse_manifest
+from .platform_config import DATA
 
 Progress = Callable[[str], None] | None
 
-_FORMAT = 1
+_FORMAT = 2
 SETTLED_NS = (
     2_000_000_000  # a file changed less than this ago may change again within the same tick of its clock
 )
@@ -146,6 +147,8 @@ def _unpack(files: ZipFiles, home: Path, progress: Progress) -> Unpacked:
     try:
         (scratch / "tree").mkdir(parents=True)
         hashes = {name: _extract(files, name, scratch / "tree") for name in files.sizes}
+        # A zip lists no empty folder, and code that is given its data folder may look into it.
+        (scratch / "tree" / DATA).mkdir(parents=True, exist_ok=True)
         check_manifest(files, hashes)
         if files.signature() != _signature_at(files.path):
             raise PackageError("was changed while it was unpacked; try again", package=str(files.path))

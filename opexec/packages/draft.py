@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import caches
 from ..errors import PackageError
-from ..package import CONFIG, PLATFORM_CONFIG, Package, read
+from ..package import CONFIG, DATA, PLATFORM_CONFIG, Package, read
 from .cache import SETTLED_NS
 from .config import PackageConfig
 from .files import CHUNK, FolderFiles, Limits, open_files
@@ -66,14 +66,14 @@ class Draft:
         try:
             self.folder.mkdir()
         except OSError as error:
-            raise PackageError(
-                f"cannot be written: {error.strerror} ({self.target.parent})", package=str(self.target)
-            ) from error
+            raise self._unwritten(error) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._speak_of_target(error)
         if os.path.lexists(self.folder):
             shutil.rmtree(self.folder)
 
@@ -87,7 +87,11 @@ class Draft:
         return path
 
     def write(self, name: str, content: bytes) -> None:
-        self.path(name).write_bytes(content)
+        """Write a small file. Raises PackageError."""
+        try:
+            self.path(name).write_bytes(content)
+        except OSError as error:
+            raise self._unwritten(error, name) from error
 
     def add(self, name: str, source: str | os.PathLike[str]) -> None:
         """Copy a file or a folder. What a link leads to is copied; ``__pycache__`` and ``*.pyc`` are left out.
@@ -120,19 +124,33 @@ class Draft:
             self.write(PLATFORM_CONFIG, to_json(platform_config))
 
     def check(self) -> Package:
-        """Read the draft back. The package that it returns is a folder that `publish` will move: run it, but do not keep it."""
+        """Read the draft back. The package that it returns is a folder that `publish` will move: run it, but do not keep it.
+
+        Empty folders are removed, for a zip would have none: what is tried is what will be there.
+        """
+        self._remove_empty_folders()
         self._write_manifest()
         return read(self.folder, limits=self.limits, platforms=self.platforms)
 
     def publish(self) -> Package:
-        """Put the package at its path, in one step, and read it from there. Raises PackageError, OSError."""
+        """Put the package at its path, in one step, and read it from there. Raises PackageError."""
         self.check()
         self._refuse_existing()
-        if self.as_zip:
-            self._publish_zip()
-        else:
-            self._publish_folder()
+        try:
+            if self.as_zip:
+                self._publish_zip()
+            else:
+                self._publish_folder()
+        except OSError as error:
+            raise self._unwritten(error) from error
         return read(self.target, limits=self.limits, platforms=self.platforms)
+
+    def _remove_empty_folders(self) -> None:
+        for folder, _, _ in os.walk(self.folder, topdown=False):
+            if folder not in (os.fspath(self.folder), os.fspath(self.folder / DATA)) and not os.listdir(
+                folder
+            ):
+                os.rmdir(folder)
 
     def _write_manifest(self) -> None:
         (self.folder / MANIFEST).unlink(missing_ok=True)
@@ -175,6 +193,18 @@ class Draft:
                 shutil.rmtree(folder)
         os.rename(self.folder, self.target)  # fails where something is there, but for an empty folder
 
+    def _speak_of_target(self, error: BaseException) -> None:
+        """Let an error name the path that the user gave, where it names the folder, which is gone when it is read."""
+        place, target = os.fspath(self.folder), os.fspath(self.target)
+        error.args = tuple(one.replace(place, target) if isinstance(one, str) else one for one in error.args)
+        if isinstance(error, PackageError):
+            error.package = error.package.replace(place, target)
+
+    def _unwritten(self, error: OSError, name: str | None = None) -> PackageError:
+        return PackageError(
+            f"cannot be written: {error.strerror} ({self.target.parent})", package=str(self.target), file=name
+        )
+
     def _refuse_existing(self) -> None:
         if os.path.lexists(self.target):
             raise PackageError("exists already; remove it, or choose another path", package=str(self.target))
@@ -207,8 +237,12 @@ def repack(
             package.verify()
         with open_files(package.path, package.limits) as files:
             for name in files.sizes:
-                with open(draft.path(name), "wb", buffering=CHUNK) as output:
-                    output.writelines(files.chunks(name))
+                try:
+                    with open(draft.path(name), "wb", buffering=CHUNK) as output:
+                        output.writelines(files.chunks(name))
+                except OSError as error:
+                    raise draft._unwritten(error, name) from error
+        (draft.folder / DATA).mkdir(parents=True, exist_ok=True)  # as `cache` has it of a zip
         if config is not None:
             draft.configure(config)
         return draft.publish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -99,6 +100,53 @@ def test_a_draft_that_is_given_up_leaves_nothing(place: Path, as_zip: bool) -> N
             draft.configure(ADDER)
             draft.publish()
     assert os.listdir(place) == []
+
+
+def test_an_error_names_the_path_that_was_given(place: Path) -> None:
+    with pytest.raises(PackageError) as caught, Draft(place / "adder.zip") as draft:
+        draft.write("0/data/model.pt", b"model")
+        draft.check()
+    assert caught.value.package == str(place / "adder.zip")
+    assert str(caught.value).startswith(f"{place / 'adder.zip'}: config.json: is missing")
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_full_disk_is_said_and_leaves_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, as_zip: bool
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(draft_module, "write_zip", full)
+    monkeypatch.setattr(os, "rename", full)
+    with (
+        pytest.raises(PackageError, match="adder.zip: cannot be written: No space left on device"),
+        Draft(place / "adder.zip", as_zip=as_zip) as draft,
+    ):
+        fill(draft)
+        draft.publish()
+    assert not os.listdir(place)
+
+
+def test_what_is_tried_has_no_folder_that_a_zip_would_not_have(place: Path) -> None:
+    with Draft(place / "adder.zip") as draft:
+        fill(draft)
+        draft.path("0/data/empty/deeper/x").parent.mkdir(exist_ok=True)
+        draft.path("0/code/x")
+        draft.check()
+        assert sorted(os.listdir(draft.folder / "0")) == ["config.json", "data"]
+        assert os.listdir(draft.folder / "0/data") == ["model.pt"]
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_code_that_looks_into_an_empty_data_folder_finds_one(place: Path, as_zip: bool) -> None:
+    with Draft(place / "first.zip") as draft:
+        draft.write("0/code/m.py", b"")
+        draft.configure(replace(ADDER, platform="python"), {"entrypoint_package": "m", "entrypoint": "f"})
+        package = draft.publish()
+    assert os.listdir(package.data_folder()) == []
+    again = repack(package, place / "again", as_zip=as_zip)
+    assert os.listdir(again.data_folder()) == [] and again.hash() == package.hash()
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
