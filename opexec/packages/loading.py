@@ -1,7 +1,8 @@
 """Loading packages: where one runs, and what its worker is told.
 
 A package runs in the first of these whose framework has a version that it allows (`platform_version_semver`): its own environment, the one
-given to `load`, the saved ones in the order of their names, the caller's interpreter. Versions are told from what is installed, so that nothing has to
+given to `load`, the saved ones in the order of their names, the caller's interpreter. (Saved ones are passed over by Python code that
+names no range: any Python would be in it, with none of what the code needs.) Versions are told from what is installed, so that nothing has to
 be started to find out; that the framework which then loads the model is in the range is checked again.
 """
 
@@ -135,14 +136,10 @@ def _candidates(
             yield _built("the package's own environment", place)
     if given is not None:
         yield _built("the given environment", given(progress))
-    here = _built(f"the caller's interpreter {sys.executable}", Place(Path(sys.executable), {}))
-    if package.platform == "python":
-        # Every saved environment has Python, whatever it was made for.
-        yield here
+    if package.platform != "python" or package.platform_version_semver != "*":
+        # One that asks for no Python in particular would run in the first of them, whatever that was made for.
         yield from _saved(progress)
-    else:
-        yield from _saved(progress)
-        yield here
+    yield _built(f"the caller's interpreter {sys.executable}", Place(Path(sys.executable), {}))
 
 
 def _built(what: str, place: Place) -> _Candidate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,20 @@ def test_the_range_chooses_among_named_environments(shelf: Path, tmp_path: Path)
     ) as caught:
         chosen("0.4.x")
     assert caught.value.field == "platform_version_semver"
+
+
+def test_python_code_runs_in_a_named_environment_if_it_asks_for_a_python(shelf: Path, tmp_path: Path) -> None:
+    wheel(shelf, "tiny", "1.0")
+    named = saved("a", "tiny")
+    version = "{}.{}".format(*sys.version_info)
+
+    def chosen(versions: str | None) -> Path:
+        files = sample(platform="python", platform_version_semver=versions)
+        files["0/config.json"] = b'{"entrypoint_package": "m", "entrypoint": "f"}'
+        return loading.choose(read(folder_of(tmp_path / str(versions), files)), None).interpreter
+
+    here = Path(sys.executable)
+    assert (
+        chosen(None) == chosen("*") == here
+    )  # any environment would do, and none is known to have what the code needs
+    assert chosen(f"{version}.x") == chosen(">=3.7") == named
