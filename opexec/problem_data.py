@@ -103,7 +103,15 @@ def _difference(
         return None
     at = np.unravel_index(wrong[0], right.shape)
     place = f" at {[int(index) for index in at]}" if at else ""
-    return f"{wrong.size} of {right.size} elements differ: expected {right[at]!r}{place}, got {got[at]!r}"
+    expected, came = _shown(right[at]), _shown(got[at])
+    return f"{wrong.size} of {right.size} elements differ: expected {expected}{place}, got {came}"
+
+
+def _shown(element: Any) -> str:
+    """A number as a number (numpy 2 calls it ``np.float32(4.0)``), a text in quotes."""
+    if isinstance(element, str | bytes):
+        return repr(element.item() if isinstance(element, np.generic) else element)
+    return str(element)
 
 
 def _is_number(array: np.ndarray[Any, Any]) -> bool:
