@@ -7,6 +7,7 @@ catches whatever opexec raises; where Python has a matching built-in (ValueError
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class OpexecError(Exception):
@@ -14,11 +15,17 @@ class OpexecError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exception's own way calls the class with `args` alone, which the classes with further arguments refuse.
-        return _rebuild, (self.__class__, self.args, self.__dict__)
+        return rebuilt, (self.__class__, self.args, self.__dict__)
 
 
-def _rebuild(kind: type[OpexecError], args: tuple[object, ...], attributes: dict[str, object]) -> OpexecError:
-    error = kind.__new__(kind)
+def rebuilt(kind: type[OpexecError], args: tuple[object, ...], attributes: dict[str, object]) -> OpexecError:
+    """An error of the class `kind` with these arguments and attributes, as it was made elsewhere."""
+    base: Any = kind
+    while (
+        base.__module__ != "builtins"
+    ):  # the one whose fields it has: MemoryError, for one, is a base without any
+        base = base.__base__
+    error: OpexecError = base.__new__(kind)
     error.args = args
     error.__dict__.update(attributes)
     return error
