@@ -35,8 +35,8 @@ def create_keras_package(
     exactly_one(model=model, model_path=model_path)
     names = dict(node_name_mapping or {})
     if model is not None:
-        input_spec = input_spec or _specs(model.inputs, _input_names(model), names)
-        output_spec = output_spec or _specs(model.outputs, _output_names(model), names)
+        input_spec = input_spec or input_specs(model, names)
+        output_spec = output_spec or output_specs(model, names)
     if input_spec is None or output_spec is None:
         raise ValueError("input_spec and output_spec are needed with model_path: only a model tells them")
     common.update(input_spec=input_spec, output_spec=output_spec)
@@ -62,6 +62,16 @@ def create_keras_package(
         return settings
 
     return create("keras", fill, **common)
+
+
+def input_specs(model: Any, node_name_mapping: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """What a Keras model takes, as `create_keras_package` has it by default."""
+    return _specs(model.inputs, _input_names(model), node_name_mapping or {})
+
+
+def output_specs(model: Any, node_name_mapping: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """What a Keras model gives, as `create_keras_package` has it by default."""
+    return _specs(model.outputs, _output_names(model), node_name_mapping or {})
 
 
 def _frozen(sess: Any, model: Any, names: Mapping[str, str], common: dict[str, Any]) -> Package:
@@ -100,10 +110,10 @@ def _specs(tensors: Any, keras_names: list[str], names: Mapping[str, str]) -> li
         {
             "name": ours.get(name, name),
             "dtype": str(getattr(tensor.dtype, "name", tensor.dtype)),
-            "shape": [
+            "shape": (
                 "batch_size",
                 *(None if size is None else int(size) for size in list(tensor.shape)[1:]),
-            ],
+            ),
         }
         for name, tensor in zip(keras_names, tensors, strict=True)
     ]

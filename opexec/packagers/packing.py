@@ -12,11 +12,11 @@ from ..environment import Environment
 from ..errors import OpexecError
 from ..loading import load
 from ..package import OPS, REQUIREMENTS_LOCK, TEST_DATA, Package
-from ..packages import loading as package_loading
 from ..packages.config import PackageConfig
 from ..packages.draft import Draft
 from ..packages.environment import PackageEnvironment, parse_environment
 from ..packages.test_data import check_answers, write_test_data
+from ..request import Request
 from ..spec import TensorSpec, parse_specs
 
 _Path = str | os.PathLike[str]
@@ -47,6 +47,7 @@ def create(
     test_input_data: Mapping[str, Any] | None = None,
     test_expected_out: Mapping[str, Any] | None = None,
     persist_test_data: bool = True,
+    load_args: Mapping[str, Any] | None = None,
     environment: Environment | Mapping[str, Any] | None = None,
     requirements: str | None = None,
 ) -> Package:
@@ -61,6 +62,7 @@ def create(
     longer to load.
     `test_input_data`, `test_expected_out`: arrays by name. The package is run on them in a worker, where it will run later: in its own
     environment, if it has one. `persist_test_data`: whether they go along in the package.
+    `load_args`: arguments of `opexec.load` for that worker, as ``{"device": "cuda:0"}``; the package keeps nothing of them.
     `environment`: what it runs in: an `Environment`, or a dict of its arguments.
     `requirements`: text as pip takes it; the versions that are chosen now go into ``0/requirements.lock``.
 
@@ -94,7 +96,7 @@ def create(
         if requirements is not None:
             draft.write(REQUIREMENTS_LOCK, _locked(draft, wanted, requirements))
         if test_input_data is not None:
-            _try(draft, test_input_data, test_expected_out, persist_test_data)
+            _try(draft, test_input_data, test_expected_out, persist_test_data, dict(load_args or {}))
         return draft.publish()
 
 
@@ -152,12 +154,19 @@ def _locked(draft: Draft, wanted: PackageEnvironment | None, requirements: str) 
         asked.unlink()
 
 
-def _try(draft: Draft, inputs: Mapping[str, Any], expected: Mapping[str, Any] | None, persist: bool) -> None:
+def _try(
+    draft: Draft,
+    inputs: Mapping[str, Any],
+    expected: Mapping[str, Any] | None,
+    persist: bool,
+    load_args: Mapping[str, Any],
+) -> None:
     package = draft.check()
-    place = package_loading.choose(package, None)
     if persist:
+        place = Request(source=package.path, env=load_args.get("env")).find_place(None)
         write_test_data(draft.path(TEST_DATA), inputs, expected, place.interpreter)
-    with load((draft.check() if persist else package).path, name=package.name) as model:
+        package = draft.check()
+    with load(package.path, **{"name": package.name, **load_args}) as model:
         try:
             wrong = check_answers(model, inputs, expected)
         except OpexecError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,27 @@ def test_what_tensorflow_saves(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"gives \['y'\]; the package's output_spec has 'z' too"):
         pack(package_path=tmp_path / "lacking", saved_model_dir=tmp_path / "saved", **more)
     assert not (tmp_path / "lacking").exists()
+
+
+def test_neuropods_packager_knows_the_signature(tmp_path: Path) -> None:
+    class Triples(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec(None, tf.float32)])
+        def triple(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": 3 * x, "more": x}
+
+    pack = neuropod_packagers.create_tensorflow_neuropod
+    package = pack(neuropod_path=tmp_path / "right", trackable_obj=Triples(), **TRIPLES)
+    check_here(package, TRIPLES)
+    tf.saved_model.save(Triples(), tmp_path / "saved")
+    taken: list[dict[str, Any]] = [
+        {"trackable_obj": Triples()},
+        {"saved_model_dir": tmp_path / "saved"},
+    ]
+    for change in ({"input_spec": []}, {"output_spec": [spec("z", "n", 2)]}):
+        for model in taken:
+            with pytest.raises(ValueError, match="the signature serving_default of .* has"):
+                pack(neuropod_path=tmp_path / "wrong", **{**UNTESTED, **change, **model})
+    assert sorted(os.listdir(tmp_path)) == ["right", "saved"]
 
 
 @pytest.mark.parametrize("resource", [False, True])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import textwrap
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,45 +19,7 @@ from opexec.neuropod import packagers
 from opexec.neuropod.loader import NeuropodExecutor, load_neuropod
 from opexec.package import read
 from opexec.workers.platforms.packaged_ops import distinct
-
-ADDER = """
-    import sys
-    import numpy as np
-
-    assert sys.argv
-
-    def add(x, y=None, fail=False):
-        if fail:
-            raise RuntimeError("as it was asked to")
-        return {"out": x if y is None else x + y}
-
-    def get_model(data_path):
-        return add
-    """
-FIVE = np.arange(5, dtype=np.float32)
-
-
-def spec(name: str, *shape: Any, dtype: str = "float32") -> dict[str, Any]:
-    return {"name": name, "dtype": dtype, "shape": shape}
-
-
-def packaged(folder: Path, code: str = ADDER, **changes: Any) -> Path:
-    """A package of a model whose whole code is one file, beside that."""
-    root, path = folder / "model_code", folder / "test_neuropod"
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "adder.py").write_text(textwrap.dedent(code))
-    arguments: dict[str, Any] = {
-        "neuropod_path": str(path),
-        "model_name": "addition_model",
-        "data_paths": [],
-        "code_path_spec": [{"python_root": str(root), "dirs_to_package": [""]}],
-        "entrypoint_package": "adder",
-        "entrypoint": "get_model",
-        "input_spec": [spec("x", "batch_size"), spec("y", "batch_size"), spec("fail", dtype="bool")],
-        "output_spec": [spec("out", "batch_size")],
-    }
-    packagers.create_python_neuropod(**{**arguments, **changes})
-    return path
+from tests.neuropods import FIVE, packaged, spec
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +160,55 @@ def test_init_ops_are_one_or_several(given: Any, written: list[str], tmp_path: P
     assert json.loads((path / "0/config.json").read_text())["init_op_names"] == written
 
 
+def saved_model(folder: Path, signature: str, inputs: list[str], outputs: list[str]) -> Path:
+    """A SavedModel that tells its signature and holds nothing else; package_tensorflow_callers.py has whole ones."""
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def entry(key: str, value: bytes) -> bytes:
+        return field(1, key.encode()) + field(2, value)
+
+    takes, gives = (
+        b"".join(field(side, entry(name, b"")) for name in names)
+        for side, names in ((1, inputs), (2, outputs))
+    )
+    graph = field(5, entry("__saved_model_init_op", b"")) + field(5, entry(signature, takes + gives))
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(field(2, graph))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "signature, inputs, outputs, message",
+    [
+        ("serving_default", ["x"], ["out"], r"takes \['x'\]; input_spec has \['x', 'y'\]"),
+        ("serving_default", ["x", "y", "z"], ["out"], r"takes \['x', 'y', 'z'\]"),
+        ("serving_default", ["x", "y"], ["sum"], r"gives \['sum'\]; output_spec has 'out' too"),
+        ("triple", ["x", "y"], ["out"], "'triple'.*expected 'serving_default'"),
+        ("serving_default", ["x", "y"], ["more", "out"], None),
+    ],
+    ids=["missing", "extra", "output", "signature", "right"],
+)
+def test_the_signature_of_a_saved_model_is_held_against_the_specs(
+    signature: str, inputs: list[str], outputs: list[str], message: str | None, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {
+        "neuropod_path": tmp_path / "package",
+        "model_name": "adder",
+        "saved_model_dir": str(saved_model(tmp_path / "saved", signature, inputs, outputs)),
+        "input_spec": [spec("x", None), spec("y", None)],
+        "output_spec": [spec("out", None)],
+    }
+    if message is None:
+        packagers.create_tensorflow_neuropod(**given)
+        assert "0/data/savedmodel/saved_model.pb" in read(tmp_path / "package").files
+        return
+    with pytest.raises(ValueError, match=message):
+        packagers.create_tensorflow_neuropod(**given)
+    assert os.listdir(tmp_path) == ["saved"]
+
+
 def test_specs_of_a_keras_model_have_a_batch_size(tmp_path: Path) -> None:
     def tensor(name: str, *shape: int | None) -> SimpleNamespace:
         return SimpleNamespace(name=name, dtype="float32", shape=shape)
@@ -208,18 +218,19 @@ def test_specs_of_a_keras_model_have_a_batch_size(tmp_path: Path) -> None:
         outputs=[tensor("out_", None, None)],
         save=lambda path: Path(path).write_bytes(b"nobody reads it here"),
     )
-    path = tmp_path / "net"
+    path, mapping = tmp_path / "net", {"x": "x_", "y": "y_", "out": "out_"}
     packagers.create_keras_neuropod(
-        neuropod_path=path,
-        model_name="net",
-        sess=None,
-        model=model,
-        node_name_mapping={"x": "x_", "y": "y_", "out": "out_"},
+        None, model, node_name_mapping=mapping, neuropod_path=path, model_name="net"
     )
     package = read(path)
     assert [one.to_dict()["shape"] for one in package.inputs] == [["batch_size", 2], ["batch_size"]]
     assert [one.to_dict()["shape"] for one in package.outputs] == [["batch_size", None]]
     assert [one.name for one in (*package.inputs, *package.outputs)] == ["x", "y", "out"]
+    inferred = packagers.infer_keras_input_spec(model), packagers.infer_keras_output_spec(model, mapping)
+    assert inferred == (
+        [spec("x_", "batch_size", 2), spec("y_", "batch_size")],
+        [spec("out", "batch_size", None)],
+    )
 
 
 def test_copies_of_a_custom_op_are_loaded_once(tmp_path: Path) -> None:
@@ -228,6 +239,68 @@ def test_copies_of_a_custom_op_are_loaded_once(tmp_path: Path) -> None:
         paths.append(str(tmp_path / name))
         (tmp_path / name).write_bytes(content)
     assert distinct(paths) == paths[:2]
+
+
+@pytest.mark.parametrize(
+    "load_args, asked",
+    [
+        ({}, {"device": "cuda:0"}),
+        ({"visible_gpu": 1}, {"device": "cuda:1"}),
+        ({"visible_gpu": None}, {}),
+        ({"device": "cpu", "timeout": 9}, {"device": "cpu", "timeout": 9}),
+        (
+            {"_always_use_native": False, "visible_gpu": None, "load_custom_ops": False},
+            {"options": {"load_custom_ops": False}},
+        ),
+    ],
+    ids=str,
+)
+def test_where_a_package_is_tried(
+    load_args: dict[str, Any], asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(packagers.packagers, "create_torchscript_package", lambda **more: given.append(more))
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/nvidiactl" or exists(path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    packagers.create_torchscript_neuropod(neuropod_load_args=load_args)
+    assert given[0]["load_args"] == asked
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a GPU that this process may not use
+    packagers.create_torchscript_neuropod()
+    assert given[1]["load_args"] == {}
+
+
+def test_a_package_is_tried_with_the_arguments_of_load_neuropod(tmp_path: Path) -> None:
+    code = """
+        import os
+        import numpy as np
+
+        def get_model(data_path):
+            return lambda x: {"out": np.full(1, int(os.environ["LEVEL"]), np.float32)}
+        """
+    given: dict[str, Any] = {
+        "input_spec": [spec("x", 1)],
+        "output_spec": [spec("out", 1)],
+        "test_input_data": {"x": FIVE[:1]},
+        "persist_test_data": False,
+        "neuropod_load_args": {"visible_gpu": None, "env_vars": {"LEVEL": "3"}},
+    }
+    packaged(tmp_path, code, test_expected_out={"out": np.float32([3])}, **given)
+    with pytest.raises(ValueError, match="output 'out'"):
+        packaged(tmp_path / "other", code, test_expected_out={"out": np.float32([2])}, **given)
+
+
+def test_test_data_may_be_bytes(tmp_path: Path) -> None:
+    code = "def get_model(data_path):\n    return lambda x: {'out': x}\n"
+    specs = [spec(name, None, dtype="string") for name in ("x", "out")]
+    packaged(
+        tmp_path,
+        code,
+        input_spec=specs[:1],
+        output_spec=specs[1:],
+        test_input_data={"x": np.array([b"a", "b\u00fc".encode()])},
+        test_expected_out={"out": np.array(["a", "b\u00fc"])},
+    )
 
 
 # ---- calls
