@@ -18,11 +18,30 @@ from .parameters import Size
 
 if TYPE_CHECKING:
     from ..model import Model
+    from ..package import Limits
     from ..spec import TensorSpec
 
 Decorated = Callable[..., Any]
 
 _WHICH = " N:VALUE is for the Nth model alone."
+
+
+max_unpacked = click.option(
+    "--max-unpacked",
+    type=Size(),
+    metavar="SIZE",
+    help="How large a package may be when it is unpacked, however small its zip. [default: 64GiB, and from 256MiB on at most 100 "
+    "times the zip's size]",
+)
+
+
+def limits_of(max_unpacked: int | None) -> Limits | None:
+    """What the option --max-unpacked allows."""
+    if max_unpacked is None:
+        return None
+    from ..package import Limits
+
+    return Limits(size=max_unpacked, ratio_from=max_unpacked)
 
 
 def how_to_run(many: bool = False) -> Callable[[Decorated], Decorated]:
@@ -67,13 +86,7 @@ def how_to_run(many: bool = False) -> Callable[[Decorated], Decorated]:
             metavar="SECONDS",
             help="How long a worker may take to load its model. [default: 600]",
         ),
-        click.option(
-            "--max-unpacked",
-            type=Size(),
-            metavar="SIZE",
-            help="How large a package may be when it is unpacked, however small its zip. [default: 64GiB, and from 256MiB on at most 100 "
-            "times the zip's size]",
-        ),
+        max_unpacked,
     )
 
     def decorate(function: Decorated) -> Decorated:
@@ -117,10 +130,9 @@ def arguments(
             settings[key] = _plain(value)
         if settings:
             asked["options"] = settings
-        if max_unpacked is not None:
-            from ..package import Limits
-
-            asked["limits"] = Limits(size=max_unpacked, ratio_from=max_unpacked)
+        limits = limits_of(max_unpacked)
+        if limits is not None:
+            asked["limits"] = limits
         found.append(asked)
     return found
 

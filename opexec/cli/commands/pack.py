@@ -11,7 +11,7 @@ import click
 from .. import models, show
 
 if TYPE_CHECKING:
-    from ...package import Package
+    from ...package import Limits, Package
     from ...problem import Problem
 
 #: Platform -> its packager in `opexec.packagers`, and what that calls the model's path.
@@ -68,6 +68,7 @@ Examples:
     help="For a frozen TensorFlow graph: the node of an input or output. Needed for each.",
 )
 @click.option("--folder", is_flag=True, help="Write a folder, not a zip.")
+@models.max_unpacked
 @models.with_traceback
 def command(
     model: Path,
@@ -79,6 +80,7 @@ def command(
     requirements: tuple[str, ...],
     nodes: tuple[str, ...],
     folder: bool,
+    max_unpacked: int | None,
     traceback: bool,
 ) -> None:
     """Make the package TARGET of MODEL: a model's file or folder, or a package, which is written anew as a zip or a folder.
@@ -89,15 +91,19 @@ def command(
     from ... import package
 
     path = Path(os.path.abspath(model.expanduser()))
+    limits = models.limits_of(max_unpacked)
     with models.told_briefly(traceback):
-        if path.exists() and package.is_package(path):
+        if path.exists() and package.is_package(path, limits=limits):
             if name or problem or versions != "*" or python or requirements or nodes:
-                raise click.UsageError("a package is written anew as it is: only --folder goes with it")
-            made = _anew(package.read(path), target, folder)
+                raise click.UsageError(
+                    "a package is written anew as it is: only --folder and --max-unpacked go with it"
+                )
+            made = _anew(package.read(path, limits=limits), target, folder)
         else:
             asked = {"python": python, "requirements": list(requirements)}
             made = _create(
                 path,
+                limits=limits,
                 package_path=target,
                 model_name=name or target.stem,
                 platform_version_semver=versions,
@@ -120,6 +126,7 @@ def _anew(found: Package, target: Path, folder: bool) -> Package:
 def _create(
     path: Path,
     *,
+    limits: Limits | None,
     problem: Path | None,
     nodes: dict[str, str],
     environment: dict[str, Any] | None,
@@ -129,7 +136,7 @@ def _create(
     from ...errors import OpexecError
     from ...problem import Problem
 
-    platform = source.parse(path).platform
+    platform = source.parse(path, limits=limits).platform
     if platform not in _PACKAGERS:
         raise OpexecError(
             f"{path} is for the platform {platform}, which is packaged by a program: see opexec.packagers"

@@ -58,7 +58,7 @@ def test_a_package_is_written_anew(tmp_path: Path) -> None:
     assert opexec_here("pack", tmp_path / "first.zip", tmp_path / "again", "--folder").status == 0
     assert (tmp_path / "again" / "config.json").read_bytes() == (folder / "config.json").read_bytes()
     done = opexec_here("pack", folder, tmp_path / "third.zip", "--name", "other")
-    assert done.status == 2 and "only --folder goes with it" in done.err
+    assert done.status == 2 and "only --folder and --max-unpacked go with it" in done.err
 
 
 def test_what_cannot_be_packaged_is_told(tmp_path: Path) -> None:

@@ -109,6 +109,16 @@ def test_a_commands_option_raises_it(command: str, options: list[str], says: str
     assert done.status == 0 and says in done.out, done
 
 
+def test_a_package_is_written_anew_with_its_limit_raised(zeros: Path, tmp_path: Path) -> None:
+    target = tmp_path / "anew"
+    for more, says in (([], "Limits.ratio"), (["--max-unpacked", "1MiB"], "Limits.size")):
+        done = opexec_here("pack", zeros, target, "--folder", *more)
+        assert done.status == 1 and says in done.err, done
+        assert not any(tmp_path.iterdir())
+    done = opexec_here("pack", zeros, target, "--folder", "--max-unpacked", OPTION)
+    assert done.status == 0 and (target / "0/data/zeros").stat().st_size == SIZE, done
+
+
 def test_what_are_no_limits_is_refused(zeros: Path) -> None:
     with pytest.raises(TypeError, match=r"limits is 3; expected an opexec\.package\.Limits"):
         opexec.load(zeros, limits=3)  # type: ignore[arg-type]
