@@ -68,6 +68,18 @@ def tensorflow_layouts(folder: Path) -> Iterator[Layout]:
     settings = {"node_name_mapping": {name: plain[name] for name in ("text", "said")}, "init_op_names": {}}
     files = files_of("tensorflow", inputs[1:], outputs[1:], folder / "frozen.pb", settings)
     yield Layout(folder_of(folder / "old", files), {"text": TEXT}, {"said": said})
+    # What the outputs do not need may be left out of a call, and what has a value of its own.
+    names = ["x", "unused", "factor", "out"]
+    files = files_of(
+        "tensorflow",
+        [spec("x"), spec("unused"), spec("factor", shape=())],
+        [spec("out")],
+        folder / "optional.pb",
+        {"node_name_mapping": {name: name for name in names}},
+    )
+    path = zip_of(folder / "optional.zip", files)
+    yield Layout(path, {"x": X}, {"out": 2 * X})
+    yield Layout(path, {"x": X, "unused": X[:1], "factor": np.float32(3)}, {"out": 3 * X})
 
 
 def torchscript_layouts(folder: Path) -> Iterator[Layout]:

@@ -70,6 +70,13 @@ def layouts_tensorflow(folder):
         tf.strings.join([tf.placeholder(tf.string, [None], name="scope/in_text"), "!"], name="scope/said")
     with open(os.path.join(folder, "frozen.pb"), "wb") as file:
         file.write(frozen.as_graph_def().SerializeToString())
+    with tf.Graph().as_default() as graph:
+        x = tf.placeholder(tf.float32, [None, 3], name="x")
+        tf.placeholder(tf.float32, [None, 3], name="unused")
+        factor = tf.placeholder_with_default(tf.constant(2.0), [], name="factor")
+        tf.multiply(x, factor, name="out")
+    with open(os.path.join(folder, "optional.pb"), "wb") as file:
+        file.write(graph.as_graph_def().SerializeToString())
 
 
 def layouts_torch(folder):

@@ -569,6 +569,22 @@ def test_wrong_inputs_are_refused_and_the_next_call_works(inputs, words, graph):
         assert same(call(model, rows(2))["y"], affine(rows(2)))
 
 
+def test_inputs_that_the_outputs_do_not_need_may_be_left_out(graph):
+    def build():
+        tf.placeholder(tf.float32, [], name="unused")
+        factor = tf.placeholder_with_default(tf.constant(2.0), [], name="factor")
+        x = tf.placeholder(tf.float32, [None], name="x")
+        tf.multiply(x, factor, name="y")
+
+    model = load(graph(build), inputs=["unused", "x", "factor"], outputs=["y"])
+    x, one, three = np.array([1, 2], F4), np.array(1, F4), np.array(3, F4)
+    assert call(model, x=x)["y"].tolist() == [2, 4]
+    assert call(model, one, x)["y"].tolist() == [2, 4]
+    assert call(model, one, x, factor=three)["y"].tolist() == [3, 6]
+    with pytest.raises(TypeError, match=r"the model's inputs are \['x', 'factor'\]; received \['factor'\]"):
+        call(model, factor=three)
+
+
 def test_a_model_that_fails_for_some_values_serves_the_next_call(graph):
     def build():
         index = tf.placeholder(tf.int32, [None], name="index")

@@ -47,7 +47,7 @@ class Model(Platform):
         self._call = call
         self._specs = contents.inputs
         self._texts = texts_of(contents.outputs)
-        self.optional = _with_defaults(call)
+        self.optional = _optional(call, [spec["name"] for spec in contents.inputs])
 
     def bind(self, args, kwargs):
         given = by_name(self._specs, args, kwargs)
@@ -78,12 +78,16 @@ class Model(Platform):
         return result
 
 
-def _with_defaults(call):
+def _optional(call, names):
+    """Those of the inputs that a call of the model may do without; what takes any keywords asks for what it needs itself."""
     try:
         parameters = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):  # some callables written in C do not tell
         return frozenset()
-    return frozenset(one.name for one in parameters if one.default is not one.empty)
+    any_name = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    required = {one.name for one in parameters if one.default is one.empty}
+    with_defaults = {one.name for one in parameters} - required
+    return frozenset(names) - required if any_name else frozenset(with_defaults)
 
 
 def _are_texts(array):

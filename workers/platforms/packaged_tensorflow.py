@@ -50,6 +50,7 @@ def load(contents):
 class Model(Wrapped):
     def __init__(self, model, contents):
         super().__init__(model)
+        self.optional = model.optional
         self._specs = contents.inputs
         self._names = [spec["name"] for spec in contents.outputs]
         self._texts = texts_of(contents.outputs)

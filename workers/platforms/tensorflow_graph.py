@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from opexec.workers.platforms.tensorflow_session import Model, new_session, tf
 
+_PLACEHOLDERS = ("Placeholder", "PlaceholderV2")
 _VARIABLES = ("Variable", "VariableV2", "VarHandleOp", "TemporaryVariable")
 
 
@@ -47,7 +48,9 @@ def load(source, options):
         _check_frozen(inputs, outputs, source)
     session = new_session(graph, options)
     initialise(session, options.get("init_ops"))
-    return Model(session, inputs, outputs)
+    model = Model(session, inputs, outputs)
+    model.optional = _unneeded(inputs, outputs)
+    return model
 
 
 def endpoints(graph, inputs, outputs):
@@ -119,8 +122,19 @@ def _placeholders(graph, outputs):
     return {
         operation.name: operation.outputs[0]
         for operation in graph.get_operations()
-        if operation.type in ("Placeholder", "PlaceholderV2") and operation in needed
+        if operation.type in _PLACEHOLDERS and operation in needed
     }
+
+
+def _unneeded(inputs, outputs):
+    """Names of the inputs without which the outputs can be computed: they have values of their own, or nothing takes them."""
+    ends = [tensor.op for tensor in outputs.values()]
+    return frozenset(
+        name
+        for name, tensor in inputs.items()
+        if tensor.op.type not in _PLACEHOLDERS
+        or tensor.op not in _needed(ends, [one for one in inputs.values() if one is not tensor])
+    )
 
 
 def _ends(graph):

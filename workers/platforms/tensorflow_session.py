@@ -61,7 +61,10 @@ def check_gpu(index):
 
 
 class Model(Platform):
-    """The tensors `inputs` and `outputs`, both ``{name: tf.Tensor}``, of a session's graph."""
+    """The tensors `inputs` and `outputs`, both ``{name: tf.Tensor}``, of a session's graph.
+
+    `optional`: the names of inputs that a call may leave out. Whoever knows the graph says which; by default none.
+    """
 
     framework = "tensorflow"
     version = tensorflow.__version__
@@ -70,7 +73,7 @@ class Model(Platform):
     def __init__(self, session, inputs, outputs):
         self._session = session
         self._inputs = {name: _Fed(name, tensor) for name, tensor in inputs.items()}
-        self._names = list(inputs)
+        self.optional: frozenset[str] = frozenset()
         self.inputs = [_spec(name, tensor, "string") for name, tensor in inputs.items()]
         specs = [_spec(name, tensor, "bytes") for name, tensor in outputs.items()]
         self.outputs = None if any(spec["dtype"] is None for spec in specs) else specs
@@ -79,19 +82,20 @@ class Model(Platform):
             # A session refuses to fetch what it is fed.
             fetched = [tf.identity(one) if one in inputs.values() else one for one in outputs.values()]
         session._extend_graph()
-        self._feeds = [tensor._as_tf_output() for tensor in inputs.values()]
         self._fetches = [tensor._as_tf_output() for tensor in fetched]
 
     def bind(self, args, kwargs):
-        arrays = inputs_by_name(self._names, args, kwargs)
-        return [self._inputs[name].array(array) for name, array in arrays.items()]
+        names = list(self._inputs)
+        if self.optional:
+            given = set(names[: len(args)]).union(kwargs)
+            names = [name for name in names if name in given or name not in self.optional]
+        arrays = inputs_by_name(names, args, kwargs)
+        return {self._inputs[name].node: self._inputs[name].array(array) for name, array in arrays.items()}
 
     def run(self, bound, reserve):
         # What Session.run ends in. It takes feeds and fetches apart anew for each call, which costs more than many a model; the callables
         # that a session makes are quick too, but up to 2.10 or so they copy what they return.
-        values = self._session._call_tf_sessionrun(
-            None, dict(zip(self._feeds, bound)), self._fetches, [], None
-        )
+        values = self._session._call_tf_sessionrun(None, bound, self._fetches, [], None)
         return {name: take(value) for (name, take), value in zip(self._takes, values)}
 
 
@@ -99,6 +103,7 @@ class _Fed:
     """An input of the graph: makes arrays into what a session reads in place."""
 
     def __init__(self, name, tensor):
+        self.node = tensor._as_tf_output()
         self._name = name
         self._shape = _shape(tensor)
         self._dtype = tensor.dtype.base_dtype

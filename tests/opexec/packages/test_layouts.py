@@ -191,6 +191,25 @@ def test_optional_arguments(tmp_path: Path) -> None:
             model.infer({"y": X})
 
 
+def test_a_model_of_any_keywords_asks_for_what_it_needs(tmp_path: Path) -> None:
+    code = """
+        class Module:  # as torch.nn.Module is called
+            def __call__(self, *args, **kwargs):
+                return self.forward(*args, **kwargs)
+
+            def forward(self, x, y=None):
+                return {"out": x if y is None else x + y}
+
+        def get_model(data_root):
+            return Module()
+        """
+    with in_process(tmp_path, code) as model:
+        np.testing.assert_array_equal(model.infer({"x": X})["out"], X)
+        np.testing.assert_array_equal(model.infer({"x": X, "y": X})["out"], 2 * X)
+        with pytest.raises(ModelError, match="missing 1 required positional argument: 'x'"):
+            model.infer({"y": X})
+
+
 @pytest.mark.parametrize(
     "returned, message",
     [
