@@ -2,6 +2,8 @@
 
 from opexec.neuropod import loader, packagers      # was: from neuropod import loader, packagers
 from opexec.neuropod.loader import load_neuropod   # was: from neuropod.loader import load_neuropod
+
+docs/neuropod.md lists where else Neuropod's functions are here.
 """
 
 from . import loader, packagers

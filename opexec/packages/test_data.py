@@ -58,7 +58,9 @@ def write_test_data(
     """Write the file `path`, in a worker. Raises LoadError, ModelError, WorkerDied."""
     tensors = {f"test_input/{name}": value for name, value in inputs.items()}
     tensors.update({f"test_output/{name}": value for name, value in (outputs or {}).items()})
-    with loading.load(path, platform=PLATFORM, env=interpreter, name="test-data") as writer:
+    with loading.load(
+        path, platform=PLATFORM, env=interpreter, name="test-data", options={"write": True}
+    ) as writer:
         writer(**tensors)
 
 

@@ -26,6 +26,10 @@ def reader(path, bytes_tensors=()):
     return package_test_data.load(str(path), {"bytes": list(bytes_tensors)})
 
 
+def writer(path):
+    return package_test_data.load(str(path), {"write": True})
+
+
 def read(path, bytes_tensors=()):
     return reader(path, bytes_tensors).run({}, None)
 
@@ -145,11 +149,11 @@ def test_what_is_written_is_read(tmp_path):
     raw = np.array([b"\x00\xff\x00", b""], object)
     given = {"x": np.arange(3, dtype=np.float32), "s": texts, "z": trailing, "raw": raw}
     tensors = {"test_input/" + name: array for name, array in given.items()}
-    reader(path).run(dict(tensors, **{"test_output/raw": raw}), None)
+    writer(path).run(dict(tensors, **{"test_output/raw": raw}), None)
     found = read(path, ["test_input/raw", "test_output/raw"])
     assert {name: array.tolist() for name, array in found["test_input"].items()} == {
         name: array.tolist() for name, array in given.items()
     }
     assert found["test_output"]["raw"].tolist() == raw.tolist()
-    reader(path).run({"test_input/x": given["x"]}, None)
+    writer(path).run({"test_input/x": given["x"]}, None)
     assert read(path)["test_output"] is None

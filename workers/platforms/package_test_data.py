@@ -1,7 +1,7 @@
 """``test_data.pkl`` of packages, read and written here, in a worker, and of `package_pickle`'s types only: a pickle can run any code.
 
-The source is the file's path. A call without inputs reads it, and gives ``{"test_input": {...}, "test_output": {...} or None}``; one with
-inputs called ``test_input/NAME`` and ``test_output/NAME`` writes it. The option `bytes` names the tensors, in the same way, whose
+The source is the file's path. A call reads it, and gives ``{"test_input": {...}, "test_output": {...} or None}``; with the option `write` one
+whose inputs are called ``test_input/NAME`` and ``test_output/NAME`` writes it. The option `bytes` names the tensors, in the same way, whose
 values are bytes; all others are texts where they are not numbers.
 """
 
@@ -21,23 +21,24 @@ _PARTS = ("test_input", "test_output")
 
 def load(source, options):
     """A model that reads or writes the file `source`; it need not be there yet."""
-    check_options("package_test_data", options, ("bytes",))
-    return TestData(source, frozenset(options.get("bytes") or ()))
+    check_options("package_test_data", options, ("bytes", "write"))
+    return TestData(source, frozenset(options.get("bytes") or ()), options.get("write", False))
 
 
 class TestData(Platform):
     framework = "python"
     version = platform.python_version()
 
-    def __init__(self, path, bytes_tensors):
+    def __init__(self, path, bytes_tensors, writes):
         self._path = path
+        self._writes = writes
         self._bytes = bytes_tensors
 
     def bind(self, args, kwargs):
         return kwargs
 
     def run(self, bound, reserve):
-        if not bound:
+        if not self._writes:
             return self._read()
         parts: dict = {part: {} for part in _PARTS}
         for name, array in bound.items():
