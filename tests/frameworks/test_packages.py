@@ -5,6 +5,7 @@ Packagers that are given objects are tried in package_*_callers.py, where the fr
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 
 import opexec
-from opexec import Environment, LoadError, packagers
+from opexec import Environment, FrameworkNotFound, LoadError, packagers
 from opexec.neuropod.loader import load_neuropod
 from opexec.package import read
 from opexec.packages.draft import repack
 from opexec.packages.test_data import read_test_data
+from opexec.problem import Problem
 from tests.frameworks.environments import ENVIRONMENTS, built
 from tests.frameworks.package_checks import check_round_trip, check_same_model, told
 from tests.frameworks.subject import affine, rows
@@ -98,6 +100,33 @@ def test_the_published_tensorflow_package_runs_in_an_old_and_a_new_version_at_on
         assert [model.workers[0].state for model in models] == ["ready", "ready"]
         assert [model.workers[0].pid for model in models] == [worker.pid for worker in before]
         assert before[0].pid != before[1].pid
+
+
+def test_a_frozen_graph_is_compared_in_an_old_and_a_new_version(tmp_path: Path) -> None:
+    graph = PUBLISHED / "tf_addition_model/0/data/model.pb"
+    shape = ["n", "m"]
+    problem = tmp_path / "problem.json"
+    Problem("addition", [spec("x", *shape), spec("y", *shape)], [spec("out", *shape)]).write(problem)
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    np.savez(samples / "known.npz", x=x, y=x / 7, out=x + x / 7)
+    np.savez(samples / "open.npz", x=x, y=7 * x)
+    inputs = {"x": "some_namespace/in_x", "y": "some_namespace/in_y:0"}
+    found = told(
+        *("compare", problem, graph, graph, "--data", samples, "--rounds", "2"),
+        *("--env", f"1:{built('tensorflow-1.15')}", "--env", f"2:{built('tensorflow-2.21')}"),
+        *("--option", f"inputs={json.dumps(inputs)}", "--option", 'outputs={"out": "some_namespace/out"}'),
+    )
+    old, new = found["models"]
+    runners = [(one["runs_in"]["framework_version"], one["runs_in"]["python"][:4]) for one in (old, new)]
+    assert runners[0] == ("1.15.5", "3.7.") and runners[1][0].startswith("2.21.") and runners[1][1] == "3.12"
+    assert (found["reference"], found["samples"]) == ("both", 2)
+    assert (old["error"], new["error"]) == (None, None)
+    assert old["answers"]["out"]["elements"] == 6 and new["answers"]["out"]["elements"] == 12
+    for one in (old, new):
+        assert one["answers"]["out"]["differing"] == 0 and one["answers"]["out"]["max_difference"] == 0.0
+        assert one["latency"]["calls"] == 4 and one["memory"]["own"] > 0
 
 
 # torch 2.13 reads TorchScript of the age of these no more.
@@ -220,6 +249,36 @@ def test_keras(tmp_path: Path) -> None:
     )
     check_round_trip(package, tmp_path, "keras")
     check_same_model(packagers.create_keras_package, package, "model.h5", **given)
+
+
+@pytest.mark.parametrize(
+    "environment, version, fitting, other",
+    [
+        ("tensorflow-1.15", "2.2.4-tf", "2.2.x", "2.3 - 2.15"),
+        ("tensorflow-2.4", "2.4.0", "^2.4", "<2.4 || 3.x"),
+    ],
+)
+def test_the_keras_in_tensorflow_is_held_against_the_range(
+    environment: str, version: str, fitting: str, other: str, tmp_path: Path
+) -> None:
+    """No package of that environment is called Keras: TensorFlow itself tells which version it has."""
+    python, folder = built(environment), written("keras", environment, tmp_path)
+
+    def ranged(name: str, semver: str) -> Path:
+        return packagers.create_keras_package(
+            package_path=tmp_path / name,
+            model_name="affine",
+            model_path=folder / "model.h5",
+            input_spec=[spec("x", "n", 4)],
+            output_spec=[spec("y", "n", 3)],
+            platform_version_semver=semver,
+        ).path
+
+    with opexec.load(ranged("fitting.zip", fitting), env=python) as model:
+        assert (model.workers[0].framework, model.workers[0].framework_version) == ("keras", version)
+        np.testing.assert_array_equal(model.infer({"x": rows(3)})["y"], affine(rows(3)))
+    with pytest.raises(FrameworkNotFound, match=f"the given environment has {version};"):
+        opexec.load(ranged("other.zip", other), env=python)
 
 
 def test_sklearn(tmp_path: Path) -> None:
