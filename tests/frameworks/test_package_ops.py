@@ -1,11 +1,13 @@
-"""Custom operators in packages, compiled here against the framework of the package's environment."""
+"""Custom operators in packages, compiled here against Python itself, or the framework of the package's environment."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sysconfig
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import pytest
 import opexec
 from opexec import LoadError, packagers
 from opexec.neuropod.loader import load_neuropod
+from opexec.neuropod.packagers import create_python_neuropod
 from tests.frameworks.environments import ENVIRONMENTS, built
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -84,6 +87,43 @@ COMPILE = """
     def compile(flags, libraries):
         subprocess.check_call([compiler, "-shared", "-fPIC", "-O0", *flags, source, "-o", library, *libraries])
     """
+
+
+EXTENSION = """
+    #include <Python.h>
+    static PyObject* triple(PyObject* self, PyObject* number) { return PyNumber_Multiply(number, PyLong_FromLong(3)); }
+    static PyMethodDef methods[] = {{"triple", triple, METH_O, ""}, {0}};
+    static PyModuleDef module = {PyModuleDef_HEAD_INIT, "triple_op", 0, -1, methods};
+    PyMODINIT_FUNC PyInit_triple_op(void) { return PyModule_Create(&module); }
+    """
+
+
+def test_an_extension_of_python(tmp_path: Path) -> None:
+    """The custom op of a Python model is a module, which its code imports; a copy of it does no harm."""
+    compiler, library = shutil.which("gcc"), tmp_path / "triple_op.so"
+    assert compiler is not None, "needs a C compiler (gcc)"
+    (tmp_path / "op.c").write_text(textwrap.dedent(EXTENSION))
+    flags = ["-shared", "-fPIC", "-I" + sysconfig.get_path("include")]
+    subprocess.run([compiler, *flags, tmp_path / "op.c", "-o", library], check=True)
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "model.py").write_text(
+        "import triple_op\n\ndef make(data_path):\n    return lambda x: {'y': triple_op.triple(x)}\n"
+    )
+    given: dict[str, Any] = {
+        "model_name": "triple",
+        "code_path_spec": [{"python_root": code, "dirs_to_package": [""]}],
+        "entrypoint_package": "model",
+        "entrypoint": "make",
+        "custom_ops": [library, shutil.copyfile(library, tmp_path / "triple_op_copy.so")],
+        **SPECS,
+    }
+    one, two = (create_python_neuropod(neuropod_path=tmp_path / name, **given) for name in ("one", "two"))
+    assert one.path.read_bytes() == two.path.read_bytes()
+    with load_neuropod(one.path, visible_gpu=None) as neuropod:
+        np.testing.assert_array_equal(neuropod.infer({"x": X})["y"], 3 * X)
+    with pytest.raises(LoadError, match="No module named 'triple_op'"):
+        load_neuropod(one.path, visible_gpu=None, load_custom_ops=False)
 
 
 def made(environment: str, folder: Path, op: str, model: str) -> tuple[Path, Path]:

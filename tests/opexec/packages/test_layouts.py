@@ -4,6 +4,7 @@ tests/frameworks/test_package_layouts.py.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import textwrap
@@ -67,12 +68,49 @@ def with_folders(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
+class Pipe(io.RawIOBase):
+    """Writes to a file, and cannot go back in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        return self._file.write(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def streamed(path: Path, files: dict[str, bytes]) -> Path:
+    """As it is written to a pipe: the sizes come after the contents."""
+    with Pipe(path) as pipe, zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def with_large_sizes(path: Path, files: dict[str, bytes]) -> Path:
+    """As it is written where nobody knows how large the files will be; and with a comment."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = b"of somebody's"
+        for name, content in files.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(content)
+    return path
+
+
 FORMS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
     "folder": lambda place, files: folder_of(place / "model", files),
     "stored": lambda place, files: zip_of(place / "model.zip", files, zipfile.ZIP_STORED),
     "deflated": lambda place, files: zip_of(place / "model.neuropod", files),
     "no ending": lambda place, files: zip_of(place / "model", files),
     "with folders": lambda place, files: with_folders(place / "model.zip", files),
+    "streamed": lambda place, files: streamed(place / "model.zip", files),
+    "zip64": lambda place, files: with_large_sizes(place / "model.zip", files),
 }
 
 
@@ -108,6 +146,39 @@ def test_forms(form: str, manifest: bool, tmp_path: Path) -> None:
 def test_keys_of_the_config(config: dict[str, Any], tmp_path: Path) -> None:
     with in_process(tmp_path, **config) as model:
         np.testing.assert_array_equal(model.infer({"x": X, "y": X})["out"], 2 * X)
+
+
+def test_the_order_of_the_keys_does_not_matter(tmp_path: Path) -> None:
+    files = python_package(custom_ops=[], input_tensor_device={"x": "GPU", "y": "GPU"})
+    for name in ("config.json", "0/config.json"):
+        content = json.loads(files[name])
+        files[name] = json.dumps(dict(reversed(content.items())), indent=4).replace("\n", "\r\n").encode()
+    with opexec.load(folder_of(tmp_path / "model", files), isolation="none") as model:
+        np.testing.assert_array_equal(model.infer({"x": X, "y": X})["out"], 2 * X)
+
+
+@pytest.mark.parametrize("isolation", ["process", "none"])
+def test_code_that_lies_in_the_root(isolation: str, tmp_path: Path) -> None:
+    """As Neuropod's packager leaves it, which puts an ``__init__.py`` there too."""
+    code = """
+        import helper
+        from deeper.still import names
+        from . import helper as the_same
+
+        def get_model(data_root):
+            assert the_same is helper and names.KNOWN
+            return helper.add
+        """
+    files = {name: content for name, content in python_package().items() if not name.startswith("0/code/")}
+    files["0/config.json"] = b'{"entrypoint": "get_model", "entrypoint_package": "addition_model"}'
+    for name in ("__init__", "deeper/__init__", "deeper/still/__init__"):
+        files[f"0/code/{name}.py"] = b""
+    files["0/code/addition_model.py"] = textwrap.dedent(code).encode()
+    files["0/code/helper.py"] = HELPER.encode()
+    files["0/code/deeper/still/names.py"] = b"KNOWN = True\n"
+    path = zip_of(tmp_path / "model.zip", files)
+    with load_neuropod(path, visible_gpu=None, isolation=isolation) as neuropod:
+        np.testing.assert_array_equal(neuropod.infer({"x": X, "y": X})["out"], 2 * X)
 
 
 def in_process(place: Path, code: str = ADDS, more: dict[str, bytes] | None = None, **config: Any) -> Model:
