@@ -106,8 +106,8 @@ def load(
     `max_pending`: most calls under way or waiting at a time; `when_full`: what becomes of one more: ``"error"`` (Overloaded) or ``"wait"`` until
         its deadline.
     `max_calls`, `max_memory`: after so many calls, or above so much private memory of its process (bytes or text, ``"2GiB"``; shared memory and
-        files that are mapped do not count), a worker is replaced by one that is loaded beside it; no call fails. Looked at four times a
-        second, not at each call.
+        files that are mapped do not count), a worker is replaced by one that is loaded beside it; no call fails. Calls of attached processes count. Looked at
+        twice a second, not at each call.
     `batch`: a `BatchPolicy` to have calls that are made at the same time joined and run as one (docs/batching.md). It needs specs.
     `wait_ready`: False to return at once, while the environment is built and the model loaded in the background; the first call waits.
     `name`: what it is called in messages and logs; by default, after its source.

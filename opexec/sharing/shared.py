@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -70,8 +71,8 @@ class Share:
         links = model.replicas.serving()
         if not links:
             raise self._none()
-        connection = min((link.connection for link in links), key=self._tallies.clients_of)
-        process = connection.process
+        link = min(links, key=lambda one: self._tallies.clients_of(one.connection))
+        connection, process = link.connection, link.process
         theirs, workers = socket.socketpair()
         fds = [theirs.detach()]
         try:
@@ -79,6 +80,7 @@ class Share:
                 pidfd = os.pidfd_open(client)
                 try:
                     tally = self._tallies.page(connection)
+                    link.client_calls = functools.partial(self._tallies.calls_of, connection)
                     connection.let_in(workers.fileno(), pidfd, tally.fd)
                 except (
                     faults.PeerGone,

@@ -42,6 +42,11 @@ class Tallies:
         page = self._pages.get(weakref.ref(connection))
         return 0 if page is None else _read(page)[1]
 
+    def calls_of(self, connection: Connection) -> int:
+        """Calls of clients that a worker has begun."""
+        page = self._pages.get(weakref.ref(connection))
+        return 0 if page is None else _read(page)[0]
+
     def counts(self) -> tuple[int, int]:
         """Calls of clients that were begun, and the clients there are."""
         with self._lock:
@@ -59,6 +64,6 @@ class Tallies:
 
 
 def _read(page: Segment) -> tuple[int, int]:
-    """Whatever the worker wrote there: it is shown to people, and nothing depends on it."""
+    """Whatever the worker wrote there: it is shown to people, and has that worker replaced, at most."""
     words = memoryview(page.map).cast("Q")
     return words[0], words[1]

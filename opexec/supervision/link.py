@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..collector import Collector
@@ -30,6 +31,8 @@ class Link:
         self.loop_readers: dict[asyncio.AbstractEventLoop, LoopReader] = {}
         #: Calls that were given to this worker and have not come back, where several workers are chosen from.
         self.claimed = 0
+        #: How many calls of attached clients it has begun, which `connection` knows nothing of: of a model that is shared, `sharing.tally` knows.
+        self.client_calls: Callable[[], int] = lambda: 0
         #: It gets no more calls: it has died, or another one has its place.
         self.left = False
         self.since = time.time()

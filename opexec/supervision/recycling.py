@@ -74,8 +74,9 @@ class Recycling:
 
     def _exceeded(self, link: Link) -> str:
         most = self._most
-        if most.max_calls is not None and link.connection.sent >= most.max_calls:
-            return f"it had {link.connection.sent} calls (max_calls={most.max_calls})"
+        calls = link.connection.sent + link.client_calls()
+        if most.max_calls is not None and calls >= most.max_calls:
+            return f"it had {calls} calls (max_calls={most.max_calls})"
         if most.max_memory is not None and self._may_have_grown(link):
             held = private_memory(link.process.pid)
             if held > int(most.max_memory) and not self._too_soon(link, held):

@@ -114,6 +114,20 @@ def test_a_model_that_grows_by_the_calls_of_clients(
         assert model.stats().calls == 0
 
 
+def test_calls_of_clients_count_for_max_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPEXEC_RUNTIME", str(tmp_path / "runtime"))
+    with load(source("double"), name="shared", max_calls=50) as model, model.share():
+        with opexec.attach("shared", timeout=PATIENCE, retries=5) as attached:
+            for _ in range(20):
+                assert model.infer({"x": GO})["y"] == 2
+            end = time.monotonic() + PATIENCE
+            while not model.workers[0].restarts:
+                assert attached.infer({"x": GO})["y"] == 2
+                assert time.monotonic() < end, "it is never replaced"
+        assert "max_calls=50" in model.workers[0].reason
+        assert model.stats().calls == 20
+
+
 def test_a_limit_that_a_new_worker_exceeds_is_told_once_and_replaces_nobody(
     looks: Callable[[int], None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
