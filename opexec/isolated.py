@@ -86,16 +86,18 @@ class IsolatedModel(CallSteps):
             lambda link: _publish(own, link),
             lambda specs: _adopt(own, specs),
         )
-        limit = supervision.max_pending
-        #: Counts the calls, where their number is limited.
-        self.admission = (
-            None if limit is None else Admission(name, limit, waits=supervision.when_full == "wait")
-        )
         #: The specs stay as they are: another model was swapped in.
         self._specs_fixed = False
         #: The times of some calls.
         self.sampler = Sampler()
         self.latency: Latency = Latency(self.sampler)
+        limit = supervision.max_pending
+        #: Counts the calls, where their number is limited.
+        self.admission = (
+            None
+            if limit is None
+            else Admission(name, limit, supervision.when_full == "wait", self.latency.add_wait)
+        )
         self.failures = ErrorCounts()
         #: The names under which other processes find it.
         self.shares: set[Share] = set()

@@ -84,7 +84,7 @@ class ModelStats:
     copied into shared memory; `shared_memory`: bytes of shared memory held now; `blocks_held`: output blocks that the caller's arrays hold.
     `errors`: calls that raised, by the class of the error (``{"ModelError": 2}``); `restarts`: how often a worker was replaced; `in_flight`:
     calls sent that have no answer yet. `latency`: for each stage of a call (`opexec.metrics.STAGES`) how long it took; short calls are sampled
-    (docs/observability.md). It is empty for a model in this process. `batches`: what was joined, for a model with a `BatchPolicy`; `latency` is
+    (docs/observability.md); ``"queue"`` is there once calls have waited to be sent. It is empty for a model in this process. `batches`: what was joined, for a model with a `BatchPolicy`; `latency` is
     that of batches then.
     """
 

@@ -112,11 +112,15 @@ class JoinedCall(Future[Any]):
     #: It has its outcome, or is about to be given it. Set once, under the batcher's lock.
     ended = False
 
-    def __init__(self, batcher: Batcher, finish: Callable[[Part], Any], deadline: float | None) -> None:
+    def __init__(
+        self, batcher: Batcher, finish: Callable[[Part], Any], deadline: float | None, since: int = 0
+    ) -> None:
         super().__init__()
         self._batcher = batcher
         self._finish = finish
         self.deadline = deadline
+        #: Since when it waits to be sent, by `timing.now`: for a seat, or else for its batch.
+        self.since = since
 
     def cancel(self) -> bool:
         if not self._batcher.withdraw(self, cancelled=True):

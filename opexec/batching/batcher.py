@@ -27,6 +27,7 @@ import numpy as np
 
 from ..errors import CallTimeout, ModelClosed
 from ..model import BatchStats
+from ..timing import now
 from .alarm import Alarm
 from .alone import Alone
 from .batch import Batch, JoinedCall
@@ -125,6 +126,7 @@ class Batcher:
                 if call.ended:
                     return
                 batch = self._seat(call, tensors)
+                call.since = call.since or now()
                 self._under_way += 1
                 self._crowd = max(self._crowd, self._under_way)
             copied = batch.room.fill(tensors, call.start)
@@ -158,14 +160,14 @@ class Batcher:
 
     def uncount(self, alone: Alone) -> bool:
         """It has ended; False if that was told before."""
-        now = time.monotonic()
+        ended = time.monotonic()
         with self.lock:
             if not alone.counted:
                 return False
             alone.counted = False
             self._sent -= 1
             self._under_way -= 1
-            self._answered = now
+            self._answered = ended
             return True
 
     def send_due(self) -> None:
@@ -309,9 +311,9 @@ class Batcher:
 
     def glance(self) -> None:
         """Time has passed: have done what is due now. In the watcher's thread, which is not to be kept."""
-        now = time.monotonic()
+        present = time.monotonic()
         with self.lock:
-            late = [call for call in self._timed if call.deadline is not None and call.deadline <= now]
+            late = [call for call in self._timed if call.deadline is not None and call.deadline <= present]
             due = self._take_due()
             if not late:
                 self._set_deadline_alarm()

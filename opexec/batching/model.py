@@ -18,12 +18,14 @@ from ..arrays import to_numpy
 from ..errors import ModelClosed
 from ..isolated import IsolatedModel
 from ..metrics.errors import ErrorCounts, counted
+from ..metrics.latency import Latency
 from ..model import Model, ModelStats, WorkerInfo, subset
 from ..sharing.shared import Share
 from ..signature import split
 from ..steps import deadline_in, time_left
-from ..supervision.admission import Admission
+from ..supervision.admission import Admission, Seat
 from ..supervision.policies import Supervision
+from ..timing import now
 from .batch import JoinedCall, Part
 from .batcher import Batcher
 from .policy import BatchPolicy
@@ -45,7 +47,7 @@ class BatchedModel(Model):
     ) -> None:
         self.name = model.name
         self.platform = model.platform
-        self.latency = model.latency
+        self.latency: Latency = model.latency
         self.failures = ErrorCounts()
         self._model = model
         self._policy = policy
@@ -75,11 +77,12 @@ class BatchedModel(Model):
         tensors, kind = self._take(batcher, *split(inputs))
         seat = None if self._admission is None else self._admission.enter(deadline)
         try:
-            call = JoinedCall(batcher, _results(kind, outputs), deadline)
+            call = JoinedCall(batcher, _results(kind, outputs), deadline, _since(seat))
             alone = batcher.join(tensors, call)
             if alone is None:
                 return batcher.wait(call)  # type: ignore[no-any-return]
             try:
+                self._has_waited(seat)
                 return self._model.infer(inputs, outputs=outputs, timeout=time_left(deadline))
             finally:
                 alone.leave()
@@ -95,11 +98,12 @@ class BatchedModel(Model):
         tensors, kind = self._take(batcher, names, values)
         seat = None if self._admission is None else self._admission.enter(deadline)
         try:
-            call = JoinedCall(batcher, lambda part: part.structured(kind), deadline)
+            call = JoinedCall(batcher, lambda part: part.structured(kind), deadline, _since(seat))
             alone = batcher.join(tensors, call)
             if alone is None:
                 return batcher.wait(call)
             try:
+                self._has_waited(seat)
                 return self._model(**dict(zip(names, values, strict=True)))
             finally:
                 alone.leave()
@@ -117,10 +121,11 @@ class BatchedModel(Model):
         seat = None if self._admission is None else self._admission.enter(deadline)
         future: Future[dict[str, Any]]
         try:
-            call = future = JoinedCall(batcher, _results(kind, outputs), deadline)
+            call = future = JoinedCall(batcher, _results(kind, outputs), deadline, _since(seat))
             alone = batcher.join(tensors, call, timed=True)
             if alone is not None:
                 try:
+                    self._has_waited(seat)
                     future = self._model.submit(inputs, outputs=outputs, timeout=time_left(deadline))
                 except BaseException:
                     alone.leave()
@@ -155,7 +160,7 @@ class BatchedModel(Model):
         tensors, kind = self._take(batcher, *split(inputs))
         seat = None if self._admission is None else await self._admission.enter_async(deadline)
         try:
-            call = JoinedCall(batcher, _results(kind, outputs), deadline)
+            call = JoinedCall(batcher, _results(kind, outputs), deadline, _since(seat))
             if sum(array.nbytes for array in tensors.arrays) < _ASIDE or tensors.rows > self._policy.max_size:
                 alone = batcher.join_here(tensors, call, timed=True)
             else:
@@ -167,6 +172,7 @@ class BatchedModel(Model):
             if alone is None:
                 return await asyncio.wrap_future(call)  # type: ignore[no-any-return]
             try:
+                self._has_waited(seat)
                 return await self._model.infer_async(inputs, outputs=outputs, timeout=time_left(deadline))
             finally:
                 alone.leave()
@@ -211,6 +217,11 @@ class BatchedModel(Model):
                 ]
                 break
         return batcher.seam.tensors(names, values), kind
+
+    def _has_waited(self, seat: Seat | None) -> None:
+        """A call is made now, alone, for which it may have waited for its seat."""
+        if seat is not None and seat.since:
+            self.latency.add_wait(now() - seat.since)
 
     # Workers
 
@@ -269,6 +280,11 @@ class BatchedModel(Model):
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         return self._model._empty(shape, dtype)
+
+
+def _since(seat: Seat | None) -> int:
+    """Since when its call waits, by `timing.now`; 0 if it has not waited."""
+    return 0 if seat is None else seat.since
 
 
 def _results(kind: ArrayKind | None, outputs: Sequence[str] | None) -> Any:

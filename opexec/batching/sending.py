@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError
+from ..timing import now
 from .batch import Answered, Batch, JoinedCall, JointCall
 from .failures import done_with, own
 
@@ -71,10 +72,14 @@ def _submit(batcher: Batcher, batch: Batch, calls: list[JoinedCall], answered: A
     deadlines = [call.deadline for call in calls]
     deadline = None if None in deadlines else max(one for one in deadlines if one is not None)
     joint = JointCall(batcher, batch.names, deadline, answered)
+    sent = now()
     with batcher.lock:
         batch.joint = joint
+        # Not again of calls that are sent again, one by one.
+        waits = [sent - call.since for call in calls if not call.sent]
         for call in calls:
             call.sent = True
+    batcher.model.latency.add_wait(*waits)
     try:
         joint.start_with(batch.values(calls, batcher.seam.inputs))
     except Exception as error:

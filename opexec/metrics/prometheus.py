@@ -65,7 +65,7 @@ class _Families:
         )
         self.seconds = HistogramMetricFamily(
             "opexec_call_seconds",
-            "Stages of calls. Short calls are sampled; each that is timed counts as those it stands for.",
+            "Stages of calls. Short calls are sampled; each that is timed counts as those it stands for. queue: those that waited to be sent.",
             labels=["model", "stage"],
         )
         self.copied = CounterMetricFamily(

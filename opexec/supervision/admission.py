@@ -10,17 +10,24 @@ from collections import deque
 from collections.abc import Callable
 
 from ..errors import CallTimeout, OpexecError, Overloaded
+from ..timing import now
 
 _LOOK_AGAIN_S = 1.0
 
 
 class Admission:
-    """`limit` seats, given in the order in which they were asked for. Any thread may call any method."""
+    """`limit` seats, given in the order in which they were asked for. Any thread may call any method.
 
-    def __init__(self, name: str, limit: int, waits: bool) -> None:
+    `waited` is told how long a call has waited for the seat that it got, in nanoseconds; not of one that found a seat.
+    """
+
+    def __init__(
+        self, name: str, limit: int, waits: bool, waited: Callable[[int], object] | None = None
+    ) -> None:
         self._name = name
         self._limit = limit
         self._waits = waits
+        self._waited = waited
         self._taken = 0
         self._waiting: deque[Seat] = deque()
         self._closed: Callable[[], OpexecError] | None = None
@@ -33,13 +40,14 @@ class Admission:
         seat = Seat(self, parked.release)
         if self._ask(seat):
             return seat
+        seat.since = now()
         try:
             while not seat.answered:
                 left = _LOOK_AGAIN_S if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     raise self._too_slow()
                 parked.acquire(timeout=min(left, _LOOK_AGAIN_S))
-            seat.check()
+            self._seated(seat)
         except BaseException:
             self._withdraw(seat)
             raise
@@ -61,13 +69,14 @@ class Admission:
         seat = Seat(self, wake)
         if self._ask(seat):
             return seat
+        seat.since = now()
         try:
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
             # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the seat.
             done, _ = await asyncio.wait([woken], timeout=left)
             if not done:
                 raise self._too_slow()
-            seat.check()
+            self._seated(seat)
         except BaseException:
             self._withdraw(seat)
             raise
@@ -113,6 +122,13 @@ class Admission:
             self._waiting.append(seat)
             return False
 
+    def _seated(self, seat: Seat) -> None:
+        """It waits no more. Raises the error, if it was given that and no seat."""
+        if seat.error is not None:
+            raise seat.error
+        if self._waited is not None:
+            self._waited(now() - seat.since)
+
     def _withdraw(self, seat: Seat) -> None:
         with self._lock:
             with contextlib.suppress(ValueError):
@@ -137,6 +153,8 @@ class Seat:
         #: It waits no more: it is `taken`, or there is an `error`.
         self.answered = False
         self.error: OpexecError | None = None
+        #: Since when it waited, by `timing.now`; 0 for one that was given at once.
+        self.since = 0
         self._admission = admission
 
     def leave(self) -> None:
@@ -145,7 +163,3 @@ class Seat:
             self._admission.leave(self)
 
     __del__ = leave
-
-    def check(self) -> None:
-        if self.error is not None:
-            raise self.error

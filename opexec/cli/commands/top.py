@@ -32,6 +32,7 @@ COLUMNS = [
     show.Column("ERRORS", right=True, needs=110),
     show.Column("RESTARTS", right=True, needs=120),
     show.Column("CLIENTS", right=True, needs=130),
+    show.Column("QUEUE P99", right=True, needs=140),
     show.Column("OWNER", right=True),
 ]
 
@@ -51,7 +52,8 @@ COLUMNS = [
 def command(interval: float, once: bool, json_: bool) -> None:
     """Show what the shared models of all your programs do, live, until Ctrl-C.
 
-    CALLS/S and CPU % (of one core) are those of the last interval; P50 and P99 are of whole calls of the owner since the model was loaded.
+    CALLS/S and CPU % (of one core) are those of the last interval; P50 and P99 are of whole calls of the owner since the model was loaded,
+    QUEUE P99 of those that waited to be sent (max_pending, batching).
     MEMORY is what the workers hold, with the shared memory that they have mapped. A program's models show up once it shares them.
     """
     from ...metrics.watching import Watcher
@@ -102,7 +104,7 @@ def _row(one: Watched) -> list[str]:
     seen = one.seen
     if seen is None:
         return [one.name, "unreachable", *[""] * (len(COLUMNS) - 2)]
-    total = seen["latency"].get("total")
+    total, queue = seen["latency"].get("total"), seen["latency"].get("queue")
     memory = [worker["memory"] for worker in seen["workers"] if worker["memory"] is not None]
     return [
         one.name,
@@ -118,6 +120,7 @@ def _row(one: Watched) -> list[str]:
         str(sum(seen["errors"].values())),
         str(seen["restarts"]),
         str(seen["clients"]),
+        sizes.duration(queue["p99"]) if queue else "",
         str(seen["owner"]),
     ]
 
