@@ -10,6 +10,7 @@ only counted: a WARNING says how many there were. Memory is bounded by the tails
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import logging
 import os
@@ -17,7 +18,7 @@ import select
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .log_limit import LIMIT, Limiter, LogLimit, Suppressed
@@ -27,6 +28,9 @@ TAIL_LINES = 50
 
 #: Longest line in bytes; what is beyond is left out, and the line says so.
 LINE_BYTES = 4096
+
+#: Lines of a stack that are kept, of all threads together.
+STACK_LINES = 1000
 
 _STREAMS = ("stdout", "stderr")
 _CHUNK = 64 << 10
@@ -69,6 +73,10 @@ class WorkerLogs:
         """The last lines of ``"stdout"`` or ``"stderr"``, an unfinished one included, oldest first."""
         return self._streams[stream].tail()
 
+    def stack(self) -> contextlib.AbstractContextManager[list[str]]:
+        """What faulthandler prints to standard error while the context lasts, which is not among the last lines then. The list grows."""
+        return self._streams["stderr"].stack()
+
     def drain(self, timeout: float) -> None:
         """Read what is in the pipes now, for up to `timeout` seconds: of a worker that has died, everything it printed.
 
@@ -103,6 +111,7 @@ class _Stream:
         self._lines: collections.deque[_Line] = collections.deque(maxlen=TAIL_LINES)
         self._partial = b""
         self._omitted = 0  # bytes left out of the partial line
+        self._stack: list[str] | None = None
         self._lock = threading.RLock()
 
     def read(self) -> bool:
@@ -114,7 +123,7 @@ class _Stream:
                 return False
             room = self.limiter.room() if forward else 0
             lines, passed_over = self._split(data, room)
-            self._lines.extend(lines)
+            self._keep(lines)
             if not data:
                 self.close()
         # Outside of the lock: what a user's handler does with a line is nobody else's concern.
@@ -126,6 +135,27 @@ class _Stream:
             for line in lines[:admitted]:
                 _logger.info("%s: %s", self.extra["worker"], line.text(), extra=self.extra)
         return len(data) > 0
+
+    def _keep(self, lines: list[_Line]) -> None:
+        stack = self._stack
+        if stack is None:
+            self._lines.extend(lines)
+            return
+        for line in lines:
+            text = line.text()
+            if not is_stack(text):
+                self._lines.append(line)
+            elif len(stack) < STACK_LINES:
+                stack.append(text)
+
+    @contextlib.contextmanager
+    def stack(self) -> Iterator[list[str]]:
+        lines: list[str] = []
+        self._stack = lines
+        try:
+            yield lines
+        finally:
+            self._stack = None
 
     def _read(self) -> bytes | None:
         """A chunk; empty at end of file; None if there is nothing to read."""
@@ -280,6 +310,13 @@ def _guarded(action: Callable[[], object]) -> None:
     except Exception:
         traceback.print_exc()
 
+
+def is_stack(line: str) -> bool:
+    """Whether a line may be part of a stack that faulthandler prints."""
+    return not line or line.startswith(_OF_A_STACK)
+
+
+_OF_A_STACK = ('  File "', "Thread 0x", "Current thread 0x", "  <no Python frame>", "  ...")
 
 _starting = threading.Lock()
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from . import caches, leaving, workers
+from . import caches, leaving, stack, workers
 from .child import Child
 from .errors import BuildError, CallTimeout, LoadError, WorkerDied
 from .ipc import faults
@@ -73,6 +73,8 @@ class WorkerProcess:
         self.limited_by: tuple[str, ...] = child.limited_by
         self._child = child
         self._closing = threading.RLock()
+        #: Where it stood when it was asked.
+        self._stood: tuple[str, ...] = ()
         # Runs when this object is garbage. Not at the interpreter's exit, where daemon threads may still wait for answers and would
         # complain: the worker goes with the process.
         weakref.finalize(self, _forget, child, control).atexit = False
@@ -171,9 +173,10 @@ class WorkerProcess:
             else:
                 against = handshake.disagreement(mine, theirs)
         except CallTimeout:
+            self.ask_where()
             raise LoadError(
                 f"{self._who()} did not say hello within {time.monotonic() - began:.1f} s; it has {HANDSHAKE_S:g} s for that, or `load_timeout` where that "
-                f"is shorter. Is it a Python interpreter, and is its disk very slow{self._child.limits.hint()}?{self._said()}",
+                f"is shorter. Is it a Python interpreter, and is its disk very slow{self._child.limits.hint()}?{self._said()}{self._stands()}",
                 stage="handshake",
             ) from None
         except faults.PeerGone:
@@ -235,6 +238,11 @@ class WorkerProcess:
         """The last lines it printed to ``"stderr"`` or ``"stdout"``."""
         return self._child.logs.tail(stream)
 
+    def ask_where(self) -> None:
+        """Have it tell where it stands, for the error that `death` will give: before it is killed because it hangs. Takes half a second at most."""
+        if not self.is_copy:
+            self._stood = stack.ask(self.pid, self._child.logs)
+
     def kill(self) -> None:
         """Kill it and every process of its group now."""
         self._child.kill()
@@ -255,11 +263,11 @@ class WorkerProcess:
             if self._child.signal != "SIGKILL" or self._child.has_group:
                 hint += self._child.limits.hint()
         return WorkerDied(
-            f"{self._who()} {how} while {_DOING[stage]}{f': {why}' if why else ''}{hint}{self._said()}",
+            f"{self._who()} {how} while {_DOING[stage]}{f': {why}' if why else ''}{hint}{self._said()}{self._stands()}",
             pid=self.pid,
             exit_code=self._child.exit_code,
             signal=self._child.signal,
-            stderr=self.tail(),
+            stderr=(*self.tail(), *self._stood),
             stage=stage,
         )
 
@@ -284,6 +292,13 @@ class WorkerProcess:
             if lines:
                 return f"\nThe last lines of its {text}:\n" + "\n".join(f"    {line}" for line in lines)
         return ""
+
+    def _stands(self) -> str:
+        if not self._stood:
+            return ""
+        return "\nWhere it stood (most recent call first; the log has its other threads):\n" + "\n".join(
+            f"    {line}" for line in self._stood
+        )
 
     def __repr__(self) -> str:
         return f"<WorkerProcess {self.name!r} pid {self.pid}, {'alive' if self.alive else 'dead'}>"

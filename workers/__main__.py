@@ -16,7 +16,7 @@ def main():
         )
     given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
     del sys.argv[1:]  # the model's own code may look there
-    lifeline, limits, bootstrap = load("lifeline"), load("limits"), load("bootstrap")
+    lifeline, limits, stack, bootstrap = load("lifeline"), load("limits"), load("stack"), load("bootstrap")
     lifeline.arm(int(given["--parent"]))
     limits.clear_signals()
     refused = limits.apply(given["--limits"]) if "--limits" in given else None
@@ -29,6 +29,7 @@ def main():
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore
     faulthandler.enable()  # a crash in native code says where it happened
+    stack.tell_when_asked()
 
     fd = int(given["--control"])
     os.set_inheritable(fd, False)

@@ -51,6 +51,14 @@ def _look_at(link: Link, call: Call, when: float, grace: float) -> None:
         if taken != seen or at_another or went_on:
             _look_at(link, call, time.monotonic() + max(grace, _LOOK_S), grace)
             return
+        link.process.ask_where()
+        if (
+            connection.dead is not None
+            or connection.taken() != taken
+            or not connection.calls.was_abandoned(call)
+        ):
+            _look_at(link, call, time.monotonic() + max(grace, _LOOK_S), grace)  # it went on, after all
+            return
         assert call.deadline is not None
         connection.condemn(
             f"a call ran past its deadline by {time.monotonic() - call.deadline:.3g} s (grace={grace:g})"

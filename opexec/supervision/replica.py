@@ -129,10 +129,11 @@ def _in_time(process: WorkerProcess, load_timeout: float | None) -> Iterator[Non
     try:
         yield
     except TimeoutError:
+        process.ask_where()
         process.kill()
         killed = process.death(
             "load",
-            f"it took longer than load_timeout={load_timeout:g} s. If the model needs more, raise that; else isolation='none' shows where it stands",
+            f"it took longer than load_timeout={load_timeout:g} s. If the model needs more, raise that",
         )
         raise LoadError(str(killed), stage="load") from None
     except faults.PeerGone:
