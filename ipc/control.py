@@ -37,13 +37,17 @@ class Control:
     A send that would block takes in what the other side sends meanwhile, so two sides that send large messages at once cannot
     block each other. A thread that polls `fileno()` while another one sends can then miss messages that are already here:
     `on_buffered` is called (in the sending thread; it must not use this object) whenever a send has taken some in.
+
+    A message that comes while this process may open no more files loses descriptors, and the connection cannot go on; but for one whose
+    type is among `may_lose`, which is received with those of its first descriptors for which there was room.
     """
 
-    def __init__(self, sock, on_buffered=None):
+    def __init__(self, sock, on_buffered=None, may_lose=()):
         sock.setblocking(False)
         self._sock = sock
         self._owner = os.getpid()
         self.on_buffered = on_buffered
+        self._may_lose = may_lose
         self._sending = threading.Lock()
         self._outgoing = None  # the frame under way; one that was begun must be finished before the next
         self._taking = threading.Lock()
@@ -194,7 +198,7 @@ class Control:
 
     def _split(self, chunks, messages):
         try:
-            found, rest = split(chunks)
+            found, rest = split(chunks, self._may_lose)
         except ProtocolError as error:
             self._inbox = ([], messages, error)
             _close(descriptors(chunks))

@@ -60,19 +60,14 @@ class Frame:
         return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, self._fds)] if self._fds and not self.sent else []
 
 
-def split(chunks):
+def split(chunks, may_lose=()):
     """The whole messages in `chunks` (results of `recvmsg`), as a deque, and the chunks that are left. Changes nothing.
 
-    Raises ProtocolError.
+    Raises ProtocolError, for lost descriptors too; but not where they are those of a message whose type is among `may_lose`: it has the first
+    ones of them, for which there was room.
     """
     found: collections.deque = collections.deque()
-    for _, _, flags, _ in chunks:
-        if flags & _TRUNCATED:
-            raise ProtocolError(
-                "descriptors that came are lost: this process may open no more files, or more than {} came at once".format(
-                    MAX_DESCRIPTORS
-                )
-            )
+    losses = _losses(chunks)
     size = sum(len(chunk[0]) for chunk in chunks)
     if len(chunks[0][0]) < _HEADER.size or size >= _HEADER.size + _lengths(chunks[0][0])[0]:
         data = b"".join(chunk[0] for chunk in chunks)
@@ -85,9 +80,18 @@ def split(chunks):
         end = start + _HEADER.size + length
         if end > size:
             break
+        message = _message(data[start + _HEADER.size : end])
+        if count and losses and losses[0][0] <= start < losses[0][1]:
+            count = losses.pop(0)[2]
+            if message["type"] not in may_lose:
+                raise ProtocolError(
+                    "descriptors that came are lost: this process may open no more files, or more than {} came at once".format(
+                        MAX_DESCRIPTORS
+                    )
+                )
         if count > len(fds):
             raise ProtocolError("a message announces {} descriptors, {} came".format(count, len(fds)))
-        found.append((_message(data[start + _HEADER.size : end]), fds[:count]))
+        found.append((message, fds[:count]))
         del fds[:count]
         start = end
     if start == size:
@@ -95,8 +99,26 @@ def split(chunks):
             raise ProtocolError("{} descriptors came that belong to no message".format(len(fds)))
         return found, []
     return found, [
-        (data[start:], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())], 0, None)
+        (
+            data[start:],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())],
+            _TRUNCATED if losses else 0,
+            None,
+        )
     ]
+
+
+def _losses(chunks):
+    """Where descriptors were lost, as ``(begin, end, how many came)``: of the one message with descriptors that begins between these bytes.
+
+    It is one, because the kernel ends a `recvmsg` with the first message that has descriptors.
+    """
+    losses, end = [], 0
+    for chunk in chunks:
+        begin, end = end, end + len(chunk[0])
+        if chunk[2] & _TRUNCATED:
+            losses.append((begin, end, len(descriptors([chunk]))))
+    return losses
 
 
 def descriptors(chunks):

@@ -46,7 +46,7 @@ def main():
         )
     from opexec.workers import handshake
 
-    control = Control(socket.socket(fileno=fd))
+    control = Control(socket.socket(fileno=fd), may_lose=("attach",))
     handshake.answer(control, refused)
 
     from opexec.workers import loop

@@ -9,6 +9,7 @@ from opexec.ipc.channel import close_all
 from opexec.ipc.control import Control
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.workers.guest import Guest
+from opexec.workers.loop import refusal
 
 _MESSAGES_AT_ONCE = 64
 #: A client whose control socket takes nothing for so long, in seconds, is cut off.
@@ -64,7 +65,9 @@ class Client:
         """Let go of everything that is this client's."""
         if why is not None:
             try:
-                self.control.send({"type": "broken", "why": why}, timeout=0)
+                # Until it is let in, it waits for an answer to its load.
+                let_in = self.guest is not None and self.guest.let_in
+                self.control.send({"type": "broken", "why": why} if let_in else refusal(why), timeout=0)
             except (PeerGone, TimeoutError, OSError):
                 pass
         self.control.close()

@@ -18,6 +18,7 @@ from opexec.ipc.doorbell import Block
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.segment import PAGE, Segment
 from opexec.workers.client import Client
+from opexec.workers.loop import turn_away
 
 _IDLE_MS = 10_000
 _FULL_MS = 10  # a client that leaves its answers in the ring is looked at again this often
@@ -168,7 +169,11 @@ class Clients:
             )
         sock, pidfd, tally = fds
         if self._tally is None:
-            self._tally = Tally(tally)
+            try:
+                self._tally = Tally(tally)
+            except ValueError as error:  # its mapping takes a descriptor
+                turn_away([sock, pidfd], str(error))
+                return
         else:
             os.close(tally)
         client = Client(sock, pidfd)

@@ -20,6 +20,7 @@ class Guest(Server):
         self.model = model
         #: An answer for which the client has still to give room: its call's id, and the names, copies and tree of its tensors.
         self.aside: tuple = ()
+        self.let_in = False
         self._tally = tally
         self._call = 0
 
@@ -85,6 +86,7 @@ class Guest(Server):
         if kind != "room":
             close_all(fds)
         if kind == "load":
+            self.let_in = True
             self._say_loaded()
         elif kind == "refused" and self.aside:
             for place in message.get("released", ()):

@@ -7,13 +7,16 @@ wrote them there. A block is this worker's again when the caller says that nothi
 
 from __future__ import annotations
 
+import socket
+import sys
 import time
 
 import numpy as np
 
 from opexec.ipc import PROTOCOL, wire
 from opexec.ipc.arena import Arena, NoRoom
-from opexec.ipc.channel import Channel, attach_announced
+from opexec.ipc.channel import Channel, attach_announced, close_all
+from opexec.ipc.control import Control
 from opexec.ipc.doorbell import Block, strategy
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.packer import Packer
@@ -27,6 +30,7 @@ _now = time.monotonic_ns
 
 _IDLE_MS = 10_000  # a sleeping worker looks again this often, though nothing should make it
 _PLACES_KEPT = 256  # bound inputs kept for each plan
+_OF_A_CLIENT = 3  # descriptors: its socket, its process and the tally
 
 
 def serve(control):
@@ -37,9 +41,13 @@ def serve(control):
         if server.load():
             server.run()
             while server.arrived:  # `run` ended because other processes came, to be served beside the caller
-                from opexec.workers.clients import Clients  # only here: most models are never shared
-
-                Clients(server).run()
+                try:
+                    from opexec.workers.clients import Clients  # only here: most models are never shared
+                except OSError as error:  # no descriptor is left to read it by
+                    while server.arrived:
+                        turn_away(server.arrived.pop(0), str(error))
+                else:
+                    Clients(server).run()
                 server.run()
     except PeerGone:
         pass
@@ -300,6 +308,9 @@ class Server:
         elif kind == "refused":
             self._granted = NoRoom(message["why"])
         elif kind == "attach":
+            if len(fds) < _OF_A_CLIENT:
+                turn_away(fds, "this process may open no more files")
+                return
             self.arrived.append(fds)
             self.running = False
         elif kind == "bye":
@@ -324,6 +335,27 @@ class Server:
         if isinstance(granted, NoRoom):
             raise granted
         return granted
+
+
+def turn_away(fds, why):
+    """Do without a client for which there are not descriptors enough. It is told, if its socket has come."""
+    why = "the worker has no file descriptors left for another client ({}); see open_files, and ulimit -n".format(
+        why
+    )
+    print("opexec: turned away a client:", why, file=sys.stderr)
+    if fds:
+        control = Control(socket.socket(fileno=fds.pop(0)))
+        try:
+            control.send(refusal(why), timeout=0)
+        except (PeerGone, TimeoutError, OSError):
+            pass
+        control.close()
+    close_all(fds)
+
+
+def refusal(why):
+    """What a client is told that is not let in."""
+    return {"type": "failed", "error": describe(OSError(why))}
 
 
 def _written(taken, started, ended):

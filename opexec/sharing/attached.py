@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 from ..errors import CallTimeout, WorkerDied
 from ..ipc import faults
+from ..ipc.channel import close_all
 from ..ipc.control import Control
 
 _LOOK_AGAIN_MS = 1000
@@ -74,6 +76,8 @@ class AttachedProcess:
 
     def death(self, stage: str, why: str = "") -> WorkerDied:
         """Why the connection ended while `stage` (see WorkerDied). How the worker ended is known to its owner alone."""
+        if stage == "load" and self.alive:
+            return self._not_let_in()
         how = (
             "closed its connection to this client"
             if self.alive
@@ -90,6 +94,22 @@ class AttachedProcess:
             stage=stage,
         )
 
+    def _not_let_in(self) -> WorkerDied:
+        why = "it may have no file descriptors left for another client; its owner's log says more"
+        with contextlib.suppress(faults.PeerGone, faults.ProtocolError):
+            for message, fds in self.control.drain():
+                close_all(fds)
+                if message["type"] == "failed":
+                    why = refusal(message)
+        return WorkerDied(
+            f"{self._who()} does not let this process in, and lives on: {why}",
+            pid=self.pid,
+            exit_code=None,
+            signal=None,
+            stderr=(),
+            stage="load",
+        )
+
     def close(self, grace: float = 0.0) -> None:
         """Leave. The worker takes back what it had of this process. Idempotent."""
         if not self.is_copy:
@@ -100,6 +120,12 @@ class AttachedProcess:
 
     def __repr__(self) -> str:
         return f"<AttachedProcess {self.name!r} pid {self.pid}, {'alive' if self.alive else 'dead'}>"
+
+
+def refusal(message: dict[str, Any]) -> str:
+    """What a worker's ``failed`` message says."""
+    error = message.get("error")
+    return str(error.get("message")) if isinstance(error, dict) else repr(error)
 
 
 def _forget(control: Control, pidfd: int) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import CallTimeout, LoadError, OpexecError
+from ..errors import CallTimeout, LoadError, OpexecError, WorkerDied
 from ..ipc.control import Control
 from ..isolated import IsolatedModel
 from ..launch import Launch, merged
@@ -16,7 +16,7 @@ from ..memory import parse_size
 from ..request import Specs, check_timeout, check_wait
 from ..supervision.policies import RestartPolicy, Supervision
 from ..worker import WorkerProcess
-from .attached import AttachedProcess
+from .attached import AttachedProcess, refusal
 from .visit import Visit
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def attach(
                 f"the worker of the shared model {name!r} did not let this process in within {attach_timeout} s; it is busy with a call, "
                 "or stopped. Raise attach_timeout"
             ) from None
+        if isinstance(error, WorkerDied):
+            raise LoadError(str(error), stage="attach") from None
         raise
     return model
 
@@ -160,7 +162,12 @@ class _Introduction:
         return contextlib.nullcontext()
 
     def read(self, reply: dict[str, Any]) -> Specs:
-        """The specs as the owner has them, who may have given others than the model's own."""
+        """The specs as the owner has them, who may have given others than the model's own. Raises LoadError for a refusal."""
+        if reply["type"] == "failed":
+            raise LoadError(
+                f"the worker of the shared model {self._visit.name!r} does not let this process in: {refusal(reply)}",
+                stage="attach",
+            )
         return merged((None, None), self._told["inputs"], self._told["outputs"])
 
     def loaded(self, reply: dict[str, Any], process: WorkerProcess) -> None: ...

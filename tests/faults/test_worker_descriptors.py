@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import opexec
-from opexec import Model, ProtocolError, RestartPolicy
+from opexec import LoadError, Model, ProtocolError, RestartPolicy
 from tests.faults.test_limits import source
 from tests.loaded import PYTHONS, interpreter
 
@@ -61,3 +63,36 @@ def test_room_that_just_fits_and_room_once_there_are_descriptors(model: Model) -
     call(model, -1, size=4 * LARGE)
     call(model, -1, count=4 * LARGE)
     assert model.workers[0].pid == pid
+
+
+def test_a_client_for_whom_there_are_no_descriptors_is_told_so_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPEXEC_RUNTIME", str(tmp_path / "runtime"))
+    let_in: list[bool] = []
+    with opexec.load(source("hoarding"), open_files=64, name="full") as model, model.share():
+        pid = model.workers[0].pid
+        while not (let_in and let_in[-1]):
+            left = len(let_in)
+            call(model, left)
+            try:
+                opexec.attach("full", attach_timeout=60).close()
+                let_in.append(True)
+            except LoadError as error:
+                assert error.stage == "attach"
+                assert re.search("file descriptors|open files|open no more files", str(error)), left
+                let_in.append(False)
+            call(model, left)
+            assert left < 40
+        assert not any(let_in[:NEEDED])
+        # One that is let in is not disturbed by one that is not.
+        call(model, -1)
+        with opexec.attach("full") as attached:
+            call(attached, 0)
+            with pytest.raises(LoadError, match="file descriptors"):
+                opexec.attach("full", attach_timeout=60)
+            call(attached, -1)
+            with opexec.attach("full") as other:
+                call(other, -1)
+                call(attached, -1)
+        assert (model.workers[0].pid, model.workers[0].restarts) == (pid, 0)

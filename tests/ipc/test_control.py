@@ -6,6 +6,7 @@ import array
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import socket
 import struct
@@ -515,13 +516,56 @@ def test_more_descriptors_than_fit_are_an_error_and_none_stays_open():
         assert open_descriptors() == before
 
 
+@pytest.mark.parametrize("left", range(4))
+def test_a_message_that_may_lose_descriptors_is_received_with_those_that_fit(left):
+    ours, theirs = socket.socketpair()
+    with pipes(2) as made:
+        control, peer = Control(ours, may_lose=("m",)), Control(theirs)
+        fds = [made[0][0], made[0][1], made[1][0]]
+        before = open_descriptors()
+        peer.send({"type": "n"})
+        peer.send({"type": "m"}, fds)
+        peer.send({"type": "n"})
+        with no_more_descriptors_than(left):
+            received = [control.receive(timeout=10) for _ in range(3)]
+        peer.send({"type": "m"}, fds)
+        received.append(control.receive(timeout=10))
+        assert [message["type"] for message, _ in received] == ["n", "m", "n", "m"]
+        assert [len(fds) for _, fds in received] == [0, left, 0, 3]
+        for _, fds in received:
+            for fd in fds:
+                os.close(fd)
+        assert open_descriptors() == before
+        control.close()
+        peer.close()
+
+
+@contextlib.contextmanager
+def no_more_descriptors_than(left):
+    """This process can open so many more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.dup(0) for _ in range(64)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        for _ in range(left):
+            os.close(held.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in held:
+            os.close(fd)
+
+
 def test_a_long_message_is_put_together_once(monkeypatch):
     """Splitting again and again what is not whole yet would take quadratic time."""
     joins = []
     split = control_module.split
 
-    def counted(chunks):
-        found, rest = split(chunks)
+    def counted(chunks, *arguments):
+        found, rest = split(chunks, *arguments)
         joins.append(len(rest) == 1 and len(chunks) > 1)
         return found, rest
 
