@@ -38,6 +38,9 @@ _CHUNK = 64 << 10
 # A flooding worker must not make this thread a busy one, from which the caller's threads would have to win the interpreter.
 _PAUSE_S = 0.002
 
+#: When there is no memory, it waits this long, in seconds, before it tries again.
+_BREATHE_S = 0.05
+
 #: How often it is looked whether the end of a flood is to be told, in seconds.
 _TELL_S = 0.25
 
@@ -282,18 +285,24 @@ class _Pump:
     def _run(self) -> None:
         flooding: set[_Stream] = set()
         while True:
-            ready = self.poll.poll(_TELL_S if flooding else None)
-            # A stream may have been closed meanwhile, and another one have got its number: reading never blocks and so does no harm.
-            for stream in [self.streams.get(fd) for fd, _ in ready]:
-                if stream is not None:
-                    _guarded(stream.read)
-                    if stream.limiter.suppressing:
-                        flooding.add(stream)
-            for stream in list(flooding):
-                _guarded(stream.tell_suppressed)
-                if not stream.limiter.suppressing:
-                    flooding.discard(stream)
+            try:
+                self._turn(flooding)
+            except MemoryError:  # what was not read is still in the pipes
+                time.sleep(_BREATHE_S)
             time.sleep(_PAUSE_S)
+
+    def _turn(self, flooding: set[_Stream]) -> None:
+        ready = self.poll.poll(_TELL_S if flooding else None)
+        # A stream may have been closed meanwhile, and another one have got its number: reading never blocks and so does no harm.
+        for stream in [self.streams.get(fd) for fd, _ in ready]:
+            if stream is not None:
+                _guarded(stream.read)
+                if stream.limiter.suppressing:
+                    flooding.add(stream)
+        for stream in list(flooding):
+            _guarded(stream.tell_suppressed)
+            if not stream.limiter.suppressing:
+                flooding.discard(stream)
 
     @classmethod
     def current(cls) -> _Pump:

@@ -23,6 +23,8 @@ Action = Callable[[], object]
 
 #: `poll` takes no more than 2**31 ms at once, and infinity not at all.
 _LONGEST_SLEEP_S = 3600.0
+#: When there is no memory, it waits this long, in seconds, before it tries again.
+_BREATHE_S = 0.05
 
 
 class Watch:
@@ -98,39 +100,51 @@ class _Watcher:
 
     def _run(self) -> None:
         while True:
-            with self.lock:
-                poll = select.poll()
-                poll.register(self._bell, select.POLLIN)
-                for fd in list(self.watched):
-                    poll.register(fd, select.POLLIN)
-                left = self._left_ms()
-            ready = [fd for fd, _ in poll.poll(left)]
-            if self._bell in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._bell)
-            for fd in ready:
-                watch = self.watched.get(fd)
-                # Its number may have been given to another process's descriptor since.
-                if watch is not None and _has_ended(fd):
-                    watch._happen()
-            for watch in self._take_due():
+            try:
+                self._turn()
+            except MemoryError:  # what it did not come to is there for the next turn
+                time.sleep(_BREATHE_S)
+
+    def _turn(self) -> None:
+        with self.lock:
+            poll = select.poll()
+            poll.register(self._bell, select.POLLIN)
+            for fd in list(self.watched):
+                poll.register(fd, select.POLLIN)
+            left = self._left_ms()
+        ready = [fd for fd, _ in poll.poll(left)]
+        if self._bell in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._bell)
+        for fd in ready:
+            watch = self.watched.get(fd)
+            # Its number may have been given to another process's descriptor since.
+            if watch is not None and _has_ended(fd):
                 watch._happen()
-            del ready
+        now = time.monotonic()
+        while True:
+            due = self._first_due(now)
+            if due is None:
+                return
+            due._happen()
 
     def _left_ms(self) -> int | None:
-        while self.due and self.due[0][2]._action is None:
-            heapq.heappop(self.due)
+        self._drop_done()
         if not self.due:
             return None
         return max(math.ceil(min(self.due[0][0] - time.monotonic(), _LONGEST_SLEEP_S) * 1000), 0)
 
-    def _take_due(self) -> list[Watch]:
-        taken = []
+    def _first_due(self, now: float) -> Watch | None:
+        """It stays where it is until it has happened."""
         with self.lock:
-            now = time.monotonic()
-            while self.due and self.due[0][0] <= now:
-                taken.append(heapq.heappop(self.due)[2])
-        return taken
+            self._drop_done()
+            if self.due and self.due[0][0] <= now:
+                return self.due[0][2]
+            return None
+
+    def _drop_done(self) -> None:
+        while self.due and self.due[0][2]._action is None:
+            heapq.heappop(self.due)
 
     def forget(self) -> None:
         """In a forked child: what is watched is the parent's."""
