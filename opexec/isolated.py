@@ -26,7 +26,7 @@ from .launch import Launch
 from .memory import SharedMemory
 from .metrics.errors import ErrorCounts, counted
 from .metrics.latency import Latency
-from .model import ModelStats, WorkerInfo, subset
+from .model import Model, ModelStats, WorkerInfo, subset
 from .request import Specs
 from .signature import split
 from .steps import CallSteps, deadline_in, time_left
@@ -38,6 +38,7 @@ from .supervision.replicas import Replicas
 from .timing import CallTimes, Sampler, now
 
 if TYPE_CHECKING:
+    from .batching.policy import BatchPolicy
     from .sharing.shared import Share
 
 
@@ -315,10 +316,16 @@ class IsolatedModel(CallSteps):
             self.platform = platform
 
     def share(self, name: str | None = None) -> Share:
+        return self.share_as(name)
+
+    def share_as(
+        self, name: str | None, shown: Model | None = None, batch: BatchPolicy | None = None
+    ) -> Share:
+        """`share`, of a model that is what `shown` calls, and whose clients join their calls by `batch`."""
         from .sharing.shared import Share  # only here: most models are never shared
 
         self._refuse_copies()
-        return Share(self, name)
+        return Share(self, name, shown, batch)
 
     def _wait_until_opened(self) -> None:
         """For the end, good or bad, of the first loading."""

@@ -56,11 +56,13 @@ class WorkerInfo:
 class BatchStats:
     """What a model with a `BatchPolicy` has joined (docs/batching.md).
 
-    `calls`: calls that went in batches, those that went alone included; `sizes`: rows of a batch -> how many batches had so many.
+    `calls`: calls that went in batches, those that went alone included; `sizes`: rows of a batch -> how many batches had so many;
+    `max_size`: the most rows that the policy allows.
     """
 
     calls: int
     sizes: Mapping[int, int]
+    max_size: int
 
     @property
     def batches(self) -> int:
@@ -74,6 +76,16 @@ class BatchStats:
     def mean_size(self) -> float:
         """Rows of a batch on average; 0 where there was none."""
         return self.rows / self.batches if self.sizes else 0.0
+
+    @property
+    def mean_calls(self) -> float:
+        """Calls of a batch on average; 0 where there was none."""
+        return self.calls / self.batches if self.sizes else 0.0
+
+    @property
+    def fill(self) -> float:
+        """How full batches were on average, 1 being `max_size` rows; calls that went alone because they have more rows count as they are."""
+        return self.mean_size / self.max_size
 
 
 @dataclass(frozen=True)

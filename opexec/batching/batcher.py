@@ -258,7 +258,8 @@ class Batcher:
     def stats(self) -> tuple[BatchStats, int]:
         """The batches, and how many bytes were copied into rooms."""
         with self.lock:
-            return BatchStats(calls=self._calls, sizes=dict(sorted(self._sizes.items()))), self._copied
+            sizes = dict(sorted(self._sizes.items()))
+            return BatchStats(self._calls, sizes, self._policy.max_size), self._copied
 
     # What is due
 

@@ -241,8 +241,8 @@ class BatchedModel(Model):
         self.platform = self._model.platform
 
     def share(self, name: str | None = None) -> Share:
-        """See `Model.share`. Calls of other processes go to the workers one by one."""
-        return self._model.share(name)
+        """See `Model.share`. Calls of another process are joined there, with each other."""
+        return self._model.share_as(name, self, self._policy)
 
     def close(self, drain: bool = False, timeout: float | None = None) -> None:
         deadline = None if timeout is None else deadline_in(timeout)

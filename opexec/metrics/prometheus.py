@@ -28,6 +28,7 @@ _logger = logging.getLogger("opexec.metrics")
 STATES = ("starting", "loading", "ready", "busy", "draining", "restarting", "failed", "stopped")
 
 _LE = bounds_text(BOUNDS)
+_ROWS = [2.0**power for power in range(13)]
 
 
 class ModelCollector(Collector):
@@ -67,6 +68,15 @@ class _Families:
             "opexec_call_seconds",
             "Stages of calls. Short calls are sampled; each that is timed counts as those it stands for. queue: those that waited to be sent.",
             labels=["model", "stage"],
+        )
+        self.batch_rows = HistogramMetricFamily(
+            "opexec_batch_rows", "Rows of the batches sent, of a model that joins calls.", labels=by_model
+        )
+        self.batched = CounterMetricFamily(
+            "opexec_batched_calls", "Calls that these batches were joined of.", labels=by_model
+        )
+        self.batch_most = GaugeMetricFamily(
+            "opexec_batch_max_rows", "Most rows that a batch may have.", labels=by_model
         )
         self.copied = CounterMetricFamily(
             "opexec_copied_bytes",
@@ -111,6 +121,8 @@ class _Families:
                 buckets=list(zip(_LE, [*buckets.up_to, buckets.count])),
                 sum_value=buckets.seconds,
             )
+        if seen["batches"] is not None:
+            self._add_batches(of_model, seen["batches"])
         self.copied.add_metric([name, "in"], seen["bytes_copied_in"])
         self.copied.add_metric([name, "out"], seen["bytes_copied_out"])
         self.shared.add_metric(of_model, seen["shared_memory"])
@@ -118,6 +130,13 @@ class _Families:
         self.restarts.add_metric(of_model, seen["restarts"])
         for number, worker in enumerate(seen["workers"]):
             self._add_worker([name, str(number)], worker)
+
+    def _add_batches(self, labels: list[str], batches: dict[str, Any]) -> None:
+        up_to = [sum(count for rows, count in batches["sizes"] if rows <= bound) for bound in _ROWS]
+        buckets = list(zip([*map(str, _ROWS), "+Inf"], [*up_to, batches["count"]]))
+        self.batch_rows.add_metric(labels, buckets=buckets, sum_value=batches["rows"])
+        self.batched.add_metric(labels, batches["calls"])
+        self.batch_most.add_metric(labels, batches["max_size"])
 
     def _add_worker(self, labels: list[str], worker: dict[str, Any]) -> None:
         for state in STATES:

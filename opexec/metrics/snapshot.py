@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from ..model import Model, WorkerInfo
+from ..model import BatchStats, Model, WorkerInfo
 
 
 def of(model: Model) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def of(model: Model) -> dict[str, Any]:
 
     Times are in seconds, sizes in bytes. ``"at"`` is when this was, by CLOCK_MONOTONIC, the same in all processes of a machine, so that two
     snapshots give rates. ``"latency"`` has a summary for each stage (see `LatencySummary`). A worker has ``"memory"``, its resident set with the
-    shared memory that it has mapped, and ``"cpu_seconds"``; both are None where it has no process.
+    shared memory that it has mapped, and ``"cpu_seconds"``; both are None where it has no process. ``"batches"`` is None without a `BatchPolicy`.
     """
     stats = model.stats()
     return {
@@ -36,7 +36,20 @@ def of(model: Model) -> dict[str, Any]:
         "shared_memory": stats.shared_memory,
         "blocks_held": stats.blocks_held,
         "latency": {stage: dataclasses.asdict(one) for stage, one in stats.latency.items()},
+        "batches": None if stats.batches is None else _batches(stats.batches),
         "workers": [_worker(one) for one in model.workers],
+    }
+
+
+def _batches(batches: BatchStats) -> dict[str, Any]:
+    return {
+        "count": batches.batches,
+        "calls": batches.calls,
+        "rows": batches.rows,
+        "sizes": [[rows, count] for rows, count in batches.sizes.items()],
+        "mean_calls": batches.mean_calls,
+        "fill": batches.fill,
+        "max_size": batches.max_size,
     }
 
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from ..batching.model import BatchedModel
+from ..batching.policy import BatchPolicy
 from ..errors import CallTimeout, LoadError, OpexecError, WorkerDied
 from ..ipc.control import Control
 from ..isolated import IsolatedModel
@@ -20,6 +22,7 @@ from .attached import AttachedProcess, refusal
 from .visit import Visit
 
 if TYPE_CHECKING:
+    from ..model import Model
     from .shared import Share
 
 
@@ -37,12 +40,15 @@ def attach(
     retries: int = 0,
     while_restarting: str = "wait",
     attach_timeout: float | None = 30.0,
-) -> AttachedModel:
+) -> Model:
     """A model that another process of this user shares (`Model.share`, `Supervisor.share`, ``opexec up``); called like one of one's own.
 
     Calls go straight to the model's worker, over memory of this process alone. The worker does one call after the other, whoever they are
     from. If it dies, or its owner replaces it, calls in flight fail with WorkerDied, and later ones wait until this process is attached to
     the new one; if the owner has gone, they raise LoadError, until a model is shared under the name again.
+
+    Of a model with a `BatchPolicy` the calls that this process makes at the same time are joined with each other (not with those of other
+    processes), unless ``check=False``.
 
     `timeout`, `wait`, `check`, `shm_limit`, `retries`, `while_restarting`: as for `opexec.load`, and for this process's calls alone.
     `attach_timeout`: seconds to wait for the owner, and for a worker that is busy with a call; None for any time.
@@ -64,12 +70,10 @@ def attach(
     deadline = None if attach_timeout is None else time.monotonic() + attach_timeout
     visit = Visit.open(name, deadline)
     try:
-        platform = visit.describe(10.0 if deadline is None else max(deadline - time.monotonic(), 0.001)).get(
-            "platform"
-        )
-        model = AttachedModel(
+        told = visit.describe(10.0 if deadline is None else max(deadline - time.monotonic(), 0.001))
+        attached = AttachedModel(
             visit,
-            str(platform),
+            str(told.get("platform")),
             timeout=timeout,
             wait=wait,
             check=check,
@@ -79,6 +83,9 @@ def attach(
     except BaseException:
         visit.close()
         raise
+    model: Model = attached
+    if told.get("batch") is not None and check:
+        model = BatchedModel(attached, BatchPolicy(**told["batch"]), supervision, timeout)
     try:
         model.wait_ready(None if deadline is None else max(deadline - time.monotonic(), 0.001))
     except BaseException as error:
@@ -124,7 +131,9 @@ class AttachedModel(IsolatedModel):
     def swap(self, source: str | os.PathLike[str], *, wait: bool = True, **arguments: Any) -> None:
         raise OpexecError(f"model {self.name!r} belongs to another process, which alone can swap it")
 
-    def share(self, name: str | None = None) -> Share:
+    def share_as(
+        self, name: str | None, shown: Model | None = None, batch: BatchPolicy | None = None
+    ) -> Share:
         raise OpexecError(f"model {self.name!r} belongs to another process, which alone can share it")
 
     def close(self, drain: bool = False, timeout: float | None = None) -> None:

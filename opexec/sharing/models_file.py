@@ -5,7 +5,11 @@
     env = { python = "3.9", requirements = ["onnxruntime==1.14.1"] }
     replicas = 2
 
-`env` is a table of `Environment`'s arguments, or a text: the name of a saved environment or a path. Paths are relative to the file's folder.
+    [models.detector.batch]
+    max_size = 16
+    max_delay = 0.002
+
+`batch` is a table of `BatchPolicy`'s fields. `env` is a table of `Environment`'s arguments, or a text: the name of a saved environment or a path. Paths are relative to the file's folder.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..batching.policy import BatchPolicy
 from ..environment import Environment
 from ..errors import OpexecError
 from ..loading import load
@@ -77,6 +82,8 @@ def _model(path: Path, name: str, table: object) -> dict[str, Any]:
     arguments = {**table, "name": name, "source": _path(path.parent, table["source"])}
     if "env" in table:
         arguments["env"] = _environment(path, f"{where}.env", table["env"])
+    if "batch" in table:
+        arguments["batch"] = _batch(f"{where}.batch", table["batch"])
     _check(where, arguments)
     return arguments
 
@@ -96,6 +103,20 @@ def _environment(path: Path, where: str, given: object) -> Environment | str:
         return Environment(**given)
     except (OpexecError, TypeError, ValueError) as error:
         raise FileError(f"{where}: {error}") from error
+
+
+def _batch(where: str, given: object) -> BatchPolicy:
+    if not isinstance(given, dict):
+        raise FileError(f"{where}: expected a table of a BatchPolicy's fields, found {given!r}")
+    known = list(inspect.signature(BatchPolicy).parameters)
+    for key, value in given.items():
+        if key not in known:
+            raise FileError(f"{where}.{key}: is no field of opexec.BatchPolicy; those are {', '.join(known)}")
+        try:
+            BatchPolicy(**{key: value})
+        except ValueError as error:
+            raise FileError(f"{where}.{key}: {error}") from error
+    return BatchPolicy(**given)
 
 
 def _check(where: str, arguments: Mapping[str, Any]) -> None:

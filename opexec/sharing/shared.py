@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import socket
@@ -20,6 +21,7 @@ from .listener import Listener
 from .tally import Tallies
 
 if TYPE_CHECKING:
+    from ..batching.policy import BatchPolicy
     from ..model import Model
     from ..spec import TensorSpec
 
@@ -34,13 +36,22 @@ class Share:
     It ends with the model, too. Clients that are attached when only the share ends keep their worker.
     """
 
-    def __init__(self, model: Model, name: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        name: str | None = None,
+        shown: Model | None = None,
+        batch: BatchPolicy | None = None,
+    ) -> None:
+        """`shown`: the model that is told of, where the shared one is only what it calls; `batch`: how clients join their calls."""
         if not isinstance(model, IsolatedModel):
             raise OpexecError(
                 f"model {model.name!r} runs in this process; only one in a worker can be shared"
             )
         self.name = places.check_name(model.name if name is None else name)
         self._model = model
+        self._shown = model if shown is None else shown
+        self._batch = batch
         self._tallies = Tallies.of(model)
         self._listener = Listener.open(self)
         model.shares.add(self)
@@ -116,7 +127,7 @@ class Share:
         model = self._model
         workers = model.workers
         first, worst = workers[0], min(workers, key=lambda one: states.badness(one.state))
-        stats = model.stats()
+        stats = self._shown.stats()
         calls, clients = self._tallies.counts()
         return {
             "name": self.name,
@@ -137,13 +148,14 @@ class Share:
             "calls": stats.calls + calls,
             "memory": sum(_resident(one.pid) for one in workers),
             "clients": clients,
+            "batch": None if self._batch is None else dataclasses.asdict(self._batch),
         }
 
     def stats(self) -> dict[str, Any]:
         """What `opexec top` shows: `metrics.snapshot.of` the model, with its clients and their calls."""
         calls, clients = self._tallies.counts()
         return {
-            **snapshot.of(self._model),
+            **snapshot.of(self._shown),
             "name": self.name,
             "clients": clients,
             "client_calls": calls,

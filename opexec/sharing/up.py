@@ -9,13 +9,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LoadError, OpexecError
 from ..model import Model
 from ..supervisor import Supervisor
 from . import models_file
-from .shared import Share
+
+if TYPE_CHECKING:
+    from .shared import Share
 
 _log = logging.getLogger("opexec.up")
 
@@ -102,10 +104,10 @@ class House:
             if former is not None:
                 former.share.close()
             try:
-                self._up[name] = _Up(arguments, model, Share(model, name))
+                self._up[name] = _Up(arguments, model, model.share(name))
             except BaseException:
                 if former is not None:
-                    former.share = Share(former.model, name)
+                    former.share = former.model.share(name)
                     self._up[name] = former
                 raise
             _log.info("%s: shared at %s", name, self._up[name].share.path)

@@ -33,6 +33,8 @@ COLUMNS = [
     show.Column("RESTARTS", right=True, needs=120),
     show.Column("CLIENTS", right=True, needs=130),
     show.Column("QUEUE P99", right=True, needs=140),
+    show.Column("CALLS/BATCH", right=True, needs=150),
+    show.Column("FILL", right=True, needs=160),
     show.Column("OWNER", right=True),
 ]
 
@@ -53,7 +55,7 @@ def command(interval: float, once: bool, json_: bool) -> None:
     """Show what the shared models of all your programs do, live, until Ctrl-C.
 
     CALLS/S and CPU % (of one core) are those of the last interval; P50 and P99 are of whole calls of the owner since the model was loaded,
-    QUEUE P99 of those that waited to be sent (max_pending, batching).
+    QUEUE P99 of those that waited to be sent (max_pending, batching), CALLS/BATCH and FILL of its batches.
     MEMORY is what the workers hold, with the shared memory that they have mapped. A program's models show up once it shares them.
     """
     from ...metrics.watching import Watcher
@@ -105,6 +107,7 @@ def _row(one: Watched) -> list[str]:
     if seen is None:
         return [one.name, "unreachable", *[""] * (len(COLUMNS) - 2)]
     total, queue = seen["latency"].get("total"), seen["latency"].get("queue")
+    batches = seen["batches"]
     memory = [worker["memory"] for worker in seen["workers"] if worker["memory"] is not None]
     return [
         one.name,
@@ -121,6 +124,8 @@ def _row(one: Watched) -> list[str]:
         str(seen["restarts"]),
         str(seen["clients"]),
         sizes.duration(queue["p99"]) if queue else "",
+        _number(batches["mean_calls"]) if batches else "",
+        f"{batches['fill']:.0%}" if batches else "",
         str(seen["owner"]),
     ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opexec import Environment
+from opexec import BatchPolicy, Environment
 from opexec.sharing.models_file import FileError, read
 
 SOURCE = 'source = "model.py:double"'
@@ -37,6 +37,13 @@ def test_a_table_has_the_arguments_of_load(file: Path):
     assert read(file) == models
 
 
+def test_a_table_may_say_how_calls_are_joined(file: Path):
+    file.write_text(f"[models.one]\n{SOURCE}\n[models.one.batch]\nmax_size = 4\nmax_delay = 0.5\n")
+    assert read(file)["one"]["batch"] == BatchPolicy(max_size=4, max_delay=0.5)
+    file.write_text(f"[models.one]\n{SOURCE}\nbatch = {{}}\n")
+    assert read(file)["one"]["batch"] == BatchPolicy()
+
+
 @pytest.mark.parametrize(
     "text, wrong",
     [
@@ -59,6 +66,11 @@ def test_a_table_has_the_arguments_of_load(file: Path):
         (f"[models.a]\n{SOURCE}\nenv = {{ pyton = '3.9' }}", "models.a.env.pyton: is no argument"),
         (f"[models.a]\n{SOURCE}\nenv = {{ python = 'x y' }}", "models.a.env: "),
         (f"[models.a]\n{SOURCE}\nretries = 1\nrestart = false", "models.a"),
+        (f"[models.a]\n{SOURCE}\nbatch = 3", "models.a.batch: expected a table"),
+        (f"[models.a]\n{SOURCE}\n[models.a.batch]\nsize = 3", "models.a.batch.size: is no field of"),
+        (f"[models.a]\n{SOURCE}\n[models.a.batch]\nmax_size = 0", "models.a.batch.max_size: max_size is 0"),
+        (f"[models.a]\n{SOURCE}\n[models.a.batch]\nmax_delay = 'x'", "models.a.batch.max_delay: max_delay"),
+        (f"[models.a]\n{SOURCE}\ncheck = false\n[models.a.batch]\nmax_size = 3", "models.a"),
     ],
 )
 def test_a_mistake_is_named_by_file_table_and_key(file: Path, text: str, wrong: str):
