@@ -78,6 +78,7 @@ class Supervisor:
         in `opexec.load`, before anything is started.
         """
         requests = {name: _request_for(name, one) for name, one in wanted.items()}
+        self._check_all(requests.values())
         models: dict[str, Model] = {}
         with contextlib.ExitStack() as shown:
             try:
@@ -139,6 +140,15 @@ class Supervisor:
             model.close()
             raise
         return model
+
+    def _check_all(self, requests: Iterable[Request]) -> None:
+        """`_check` models that are to be loaded together: no two of them may have one name, either."""
+        names: set[str] = set()
+        for request in requests:
+            self._check(request.name)
+            if request.name in names:
+                raise ValueError(f"two of the models are called {request.name!r}; give another name by name=")
+            names.add(request.name)
 
     def _check(self, name: str) -> None:
         if self._closed:

@@ -173,16 +173,20 @@ def test_every_failure_is_named_and_the_others_are_closed() -> None:
         (
             {"a": {"source": source("echo"), "name": "x"}, "b": {"source": source("echo"), "name": "x"}},
             ValueError,
-            "'x'",
+            "two of the models are called 'x'",
         ),
     ],
     ids=str,
 )
-def test_wrong_arguments_start_nothing(wanted: Any, kind: type[Exception], words: str) -> None:
+def test_wrong_arguments_start_nothing(
+    wanted: Any, kind: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr("opexec.supervisor.open_model", lambda *arguments: opened.append(arguments))
     with Supervisor() as supervisor:
         with pytest.raises(kind, match=words):
             supervisor.load_all({**wanted}, progress=quiet)
-        assert not supervisor.models and not living()
+        assert not supervisor.models and not opened
     for at_once in (0, -1, "2"):
         with pytest.raises(ValueError, match="at_once is"):
             Supervisor(at_once=at_once)  # type: ignore[arg-type]
