@@ -20,6 +20,9 @@ _NO_MEMORY = "there was no memory to read the worker's answers"
 _TRY_AGAIN_S = 0.001
 _TRY_AGAIN_MOST_S = 0.016
 
+#: Of a connection, that can become readable: its bell's, its control socket's and the one that tells of its worker's end.
+_DESCRIPTORS = 3
+
 
 class LoopSender:
     """Sends the calls of one event loop, in whose thread all methods run. It never waits: what cannot be sent at once is tried again, in turn."""
@@ -93,17 +96,17 @@ class LoopReader:
         except RuntimeError:
             here = False
         if here:
-            self._read([])
+            self._read()
         else:
             try:
-                self._loop.call_soon_threadsafe(self._read, [])
+                self._loop.call_soon_threadsafe(self._read)
             except RuntimeError:  # the loop is closed
                 self._epoll.close()
 
     def add(self, call: Call) -> None:
         """Read until the answer of `call`, which has been sent, or until there is room for it."""
         self._calls.add(call)
-        self._read([])
+        self._read()
 
     def remove(self, call: Call) -> None:
         """Stop waiting for `call`."""
@@ -114,13 +117,15 @@ class LoopReader:
                 self._connection.role.leave(self)
 
     def _on_ready(self) -> None:
-        self._read([fd for fd, _ in self._epoll.poll(0)])
+        self._read(became_readable=True)
 
-    def _read(self, ready: list[int]) -> None:
-        """Deliver what is there, and have the loop come here again when there is more. `ready` are the descriptors that became readable."""
+    def _read(self, became_readable: bool = False) -> None:
+        """Deliver what is there, and have the loop come here again when there is more. `became_readable`: some of the descriptors did."""
         self._reading = True  # it may become its own heir
         try:
-            self._read_on(ready)
+            # By default there would be room for a thousand, and where memory is short for none.
+            ready = self._epoll.poll(0, _DESCRIPTORS) if became_readable else []
+            self._read_on([fd for fd, _ in ready])
         except MemoryError:  # the loop would only log it
             for call in list(self._calls):
                 self._connection.give_up(call, MemoryError(_NO_MEMORY))
@@ -194,7 +199,7 @@ class LoopReader:
     def _look_again(self) -> None:
         if self._connection.dead is None:
             self._connection.channel.bell.ring_again()
-        self._read([])
+        self._read()
 
     def _ignore(self) -> None:
         if self._timer is not None:
