@@ -110,7 +110,8 @@ class Listener:
                     self._show_out(visitor)
         for visitor in list(self._visitors):
             self._show_out(visitor)
-        self.close()
+        with Listener._lock:  # who removed the last share may not have poked yet
+            self.close()
 
     def close(self) -> None:
         self._epoll.close()
@@ -124,8 +125,8 @@ class Listener:
     def _let_in(self, door: _Door) -> None:
         try:
             sock, _ = door.socket.accept()
-        except OSError as error:  # gone again, or no descriptor left
-            if not isinstance(error, BlockingIOError | ConnectionError):
+        except OSError as error:  # gone again, or no descriptor left, or nobody is let in any more
+            if door.share in self._doors and not isinstance(error, BlockingIOError | ConnectionError):
                 _log.warning("cannot let in who asks for model %r: %s", door.share.name, error)
                 time.sleep(_BREATHE_S)
             return

@@ -15,6 +15,7 @@ import pytest
 
 import opexec
 from opexec.sharing import places
+from opexec.sharing.listener import Listener
 from tests.attaching import Client
 from tests.loaded import source
 from tests.models import Gate
@@ -200,6 +201,49 @@ def test_the_socket_is_the_users_alone_and_goes_with_the_model(double, runtime: 
     with opexec.load(source("double"), name="short") as model:
         kept = model.share()
     assert not Path(kept.path).exists()
+
+
+class Noticed:
+    """A lock that tells when `who` asks for it."""
+
+    def __init__(self, who: threading.Thread, asked: threading.Event) -> None:
+        self._lock = threading.Lock()
+        self._who = who
+        self._asked = asked
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is self._who:
+            self._asked.set()
+        self._lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
+def test_a_share_is_closed_while_its_thread_is_awake(double, runtime: Path, monkeypatch: pytest.MonkeyPatch):
+    share = double.share("awake")
+    (thread,) = (one for one in threading.enumerate() if one.name == "opexec-sharing")
+    ended = threading.Event()
+    poked: list[int] = []
+    close, write = Listener.close, os.eventfd_write
+
+    def close_and_tell(listener: Listener) -> None:
+        close(listener)
+        ended.set()
+
+    def poke(fd: int, value: int) -> None:
+        write(
+            fd, value
+        )  # as a visitor would who leaves in this moment: the thread wakes up, and finds no share
+        assert ended.wait(60)
+        os.fstat(fd)  # there for who is about to poke
+        poked.append(fd)
+
+    monkeypatch.setattr(Listener, "_lock", Noticed(thread, ended))
+    monkeypatch.setattr(Listener, "close", close_and_tell)
+    monkeypatch.setattr(os, "eventfd_write", poke)
+    share.close()
+    assert poked and not thread.is_alive()
 
 
 def test_a_socket_that_a_dead_process_left_is_replaced(double, runtime: Path, client: Callable[[], Client]):
