@@ -121,13 +121,17 @@ class Replacing:
             links = self._load(launch, check)
             places.launch = launch
             leaving = []
-            for place, link in zip(places, links, strict=True):
-                place.stop_timer()
-                with places.lock:
-                    places.wait_anew()
-                old = places.install(place, link, f"swap() to {launch.what}")
-                if old is not None and old in places.leaving:
-                    leaving.append(self._drain_aside(old, "swap()"))
+            try:
+                for place in places:
+                    place.stop_timer()
+                    with places.lock:
+                        places.wait_anew()
+                    old = places.install(place, links.pop(0), f"swap() to {launch.what}")
+                    if old is not None and old in places.leaving:
+                        leaving.append(self._drain_aside(old, "swap()"))
+            finally:
+                for link in links:  # the model was closed meanwhile
+                    link.close(places.is_closed(), grace=0)
         if wait:
             for thread in leaving:
                 thread.join()

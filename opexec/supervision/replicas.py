@@ -88,16 +88,16 @@ class Replicas:
     def _open_side_by_side(self) -> None:
         places = self._places
         with ThreadPoolExecutor(len(places), thread_name_prefix=f"opexec-loading-{places.name}") as pool:
-            links = [pool.submit(places.connect, place) for place in places]
-        error = next((link.exception() for link in links if link.exception()), None)
-        for place, link in zip(places, links, strict=True):
-            if link.exception() is None:
-                if error is None:
-                    places.install(place, link.result(), "loaded", first=True)
-                else:
-                    link.result().close(OpexecError("another replica could not be loaded"), grace=0)
-        if error is not None:
-            raise error
+            starting = [pool.submit(places.connect, place) for place in places]
+        links = [one.result() for one in starting if one.exception() is None]
+        try:
+            for one in starting:
+                one.result()
+            for place in places:
+                places.install(place, links.pop(0), "loaded", first=True)
+        finally:
+            for link in links:  # another one could not be loaded, or the model was closed meanwhile
+                link.close(OpexecError("another replica could not be loaded"), grace=0)
 
     @property
     def startup(self) -> Startup:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,6 +18,8 @@ import pytest
 
 import opexec
 from opexec import CallTimeout, LoadError, Model, ModelClosed, OpexecError, WorkerDied, leaving
+from opexec.supervision.link import Link
+from opexec.supervision.places import Places
 from opexec.supervision.startup import Startup
 from tests.loaded import source
 from tests.models import Gate
@@ -246,6 +249,25 @@ def loading(model: Model) -> None:
     for thread in threading.enumerate():
         if thread.name == f"opexec-loading-{model.name}":
             thread.join(PATIENCE)
+
+
+def test_close_as_replicas_get_their_places_ends_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, install = threading.Event(), Places.install
+
+    def close_first(places: Places, *arguments: Any, **more: Any) -> Link | None:
+        assert loaded.wait(PATIENCE)
+        model.close()
+        return install(places, *arguments, **more)
+
+    monkeypatch.setattr(Places, "install", close_first)
+    model = load("double", name="crowd", replicas=3)
+    loaded.set()
+    with pytest.raises(ModelClosed):
+        model.infer({"x": np.ones(1)})
+    for loader in threading.enumerate():
+        if loader.name.startswith("opexec-loading-crowd"):
+            loader.join(PATIENCE)
+    assert not workers()
 
 
 def test_a_forked_copy_does_not_wait_for_ever(gate: Gate) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import opexec
-from opexec import LoadError, Model, PackageError, SpecError
+from opexec import LoadError, Model, ModelClosed, PackageError, SpecError
 from opexec.problem import Problem
 from opexec.request import Specs
 from opexec.spec import InputSpecs, TensorSpec
 from opexec.supervision import swapping
+from opexec.supervision.link import Link
+from opexec.supervision.places import Places
 from tests.loaded import in_thread, interpreter, source
 from tests.opexec.packages.package_samples import manifest_of, specs, zip_of
 
@@ -100,6 +102,25 @@ def test_a_failed_swap_leaves_the_old_one_serving(tmp_path: Path) -> None:
         for _ in before:
             assert model.infer({"x": X, "y": X[:1]})["y"].tolist() == [0, 2, 4]
         assert model.platform == "python" and model.stats().restarts == 0
+
+
+def test_close_as_the_new_ones_get_their_places_ends_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, three = package(tmp_path / "two.zip", 2), package(tmp_path / "three.zip", 3)
+    model = load(two, replicas=2)
+    loaded: list[Link] = []
+    connect = Places.connect
+
+    def connected(places: Places, *arguments: Any) -> Link:
+        loaded.append(connect(places, *arguments))
+        return loaded[-1]
+
+    monkeypatch.setattr(Places, "connect", connected)
+    monkeypatch.setattr(swapping, "check", lambda old, new: model.close())
+    with pytest.raises(ModelClosed):
+        model.swap(three)
+    assert len(loaded) == 2 and not any(link.process.alive for link in loaded)
 
 
 def test_specs_that_a_model_does_not_tell_are_given(tmp_path: Path) -> None:
