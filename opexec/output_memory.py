@@ -12,7 +12,7 @@ from typing import Any
 from .ipc import wire
 from .ipc.arena import NoRoom
 from .ipc.channel import Channel, time_left
-from .ipc.faults import ProtocolError
+from .ipc.faults import PeerGone, ProtocolError
 from .ipc.lease import Leases
 from .ipc.plan import Plan
 from .ipc.segment import Segment
@@ -42,6 +42,7 @@ class OutputMemory:
         #: How often the worker has asked for room.
         self.asked = 0
         self._segments: dict[int, Segment] = {}
+        self._closed = False
         #: The plan of the last result.
         self._last: Plan | None = None
 
@@ -55,14 +56,17 @@ class OutputMemory:
             segment.populate()
 
     def give_room(self, size: int, deadline: float | None = None) -> None:
-        """Answer a worker that needs `size` bytes: with a segment, or with the reason why there is none, and with what it may have back."""
+        """Answer a worker that needs `size` bytes: with a segment, or with the reason why there is none, and with what it may have back.
+
+        Raises PeerGone if this has been closed, which another thread may do meanwhile.
+        """
         self.asked += 1
         with self._sending:
             released = [place | wire.PRESENT for place in self.leases.collect()]
             if self.due:
                 released.append(self.due)
                 self.due = 0
-        held = sum(segment.size for segment in self._segments.values())
+        held = sum(segment.size for segment in list(self._segments.values()))
         try:
             segment = self._memory.create(size, room_to_grow=min(held, _LARGEST_GROWTH))
         except NoRoom as error:
@@ -70,6 +74,9 @@ class OutputMemory:
             self._channel.control.send(refusal, timeout=time_left(deadline))
             return
         self._segments[segment.id] = segment
+        if self._closed:  # and may have missed this one
+            self._memory.forget(segment)
+            raise PeerGone("this side has closed the connection")
         self._channel.segments[segment.id] = segment
         self._channel.control.send(
             {"type": "room", "id": segment.id, "size": segment.size, "released": released},
@@ -141,5 +148,6 @@ class OutputMemory:
 
     def close(self) -> None:
         """Let go of the segments; arrays over them stay good."""
-        for segment in self._segments.values():
+        self._closed = True
+        for segment in list(self._segments.values()):
             self._memory.forget(segment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,10 @@ import pytest
 
 import opexec
 from opexec import Model, OutOfSharedMemory
+from opexec.ipc.faults import PeerGone
+from opexec.ipc.segment import Segment
+from opexec.memory import SharedMemory
+from opexec.output_memory import OutputMemory
 from tests.loaded import PYTHONS, interpreter, source
 
 MIB = 1 << 20
@@ -206,3 +211,27 @@ def test_outputs_by_the_thousand_are_held_and_released() -> None:
         for number in range(500):  # few go with each call
             assert model.infer({"x": np.array([number])})["x"] == number
         assert model.stats().blocks_held <= 1
+
+
+def test_room_that_is_given_while_the_connection_is_closed() -> None:
+    memory, sent = SharedMemory(None), []
+
+    class Channel:
+        segments: dict[int, object] = {}
+
+        class control:
+            send = staticmethod(lambda message, *more, **named: sent.append(message["type"]))
+
+    outputs = OutputMemory(Channel(), memory, threading.Lock())  # type: ignore[arg-type]
+    outputs.open(None)
+    forget = memory.forget
+
+    def give_meanwhile(segment: Segment) -> None:
+        memory.forget = forget  # type: ignore[method-assign]
+        with pytest.raises(PeerGone):
+            outputs.give_room(MIB)
+        forget(segment)
+
+    memory.forget = give_meanwhile  # type: ignore[method-assign]
+    outputs.close()
+    assert sent == ["room"] and memory.used == 0
