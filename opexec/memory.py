@@ -43,7 +43,8 @@ class SharedMemory:
         self._ids = count()
         self._segments: dict[int, Segment] = {}
         self._lock = threading.Lock()
-        weakref.finalize(self, _close, self._segments)  # of a model that nobody closed
+        # Of a model that nobody closed. Not at the interpreter's exit: daemon threads may still create segments, and send them.
+        weakref.finalize(self, _close, self._segments).atexit = False
 
     @property
     def used(self) -> int:

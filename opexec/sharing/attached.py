@@ -33,7 +33,8 @@ class AttachedProcess:
         self.pidfd = pidfd
         self.limited_by: tuple[str, ...] = ()
         self._process = os.getpid()
-        weakref.finalize(self, _forget, control, pidfd)
+        # Not at the interpreter's exit, where daemon threads may still wait for answers and would complain.
+        weakref.finalize(self, _forget, control, pidfd).atexit = False
 
     @property
     def is_copy(self) -> bool:

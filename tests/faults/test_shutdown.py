@@ -90,6 +90,18 @@ outputs = other.infer({"x": kept})
     "it is loading": """
 model = opexec.load(double, wait_ready=False)
 """,
+    "daemon threads may use what is open": """
+import atexit
+used = []
+atexit.register(lambda: [os.fstat(fd) for fd in used])  # before anything is loaded: it runs after all of opexec's own
+model = load(double)
+with model.share("exit"):
+    attached = opexec.attach("exit")
+for one in (model, attached):
+    process = one.replicas.first.process
+    used += [process.pidfd, process.control.fileno()]
+    used += [segment.fd for segment in one._memory._segments.values()]
+""",
     "calls in atexit and from a thread that ends later": """
 import atexit
 model = load(double)
@@ -103,7 +115,10 @@ atexit.register(lambda: model.infer(x))
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=list(ENDS))
-def test_a_program_ends_in_silence(end: str, gate: Gate) -> None:
+def test_a_program_ends_in_silence(
+    end: str, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPEXEC_RUNTIME", str(tmp_path / "runtime"))
     program = subprocess.run(
         [sys.executable, "-c", HEAD + end, source("gated"), source("double")],
         capture_output=True,
