@@ -23,6 +23,8 @@ class Tallies:
         self._pages: dict[weakref.ref[Connection], Segment] = {}
         self._former_calls = 0
         self._lock = threading.Lock()
+        # With the model. Not at the interpreter's exit, where a thread may still hand one on.
+        weakref.finalize(self, _close, self._pages).atexit = False
 
     @classmethod
     def of(cls, model: IsolatedModel) -> Tallies:
@@ -61,6 +63,11 @@ class Tallies:
                 del self._pages[key]
                 page.close()
                 self._former_calls += _read(page)[0]
+
+
+def _close(pages: dict[weakref.ref[Connection], Segment]) -> None:
+    for page in pages.values():
+        page.close()
 
 
 def _read(page: Segment) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -201,6 +202,24 @@ def test_the_socket_is_the_users_alone_and_goes_with_the_model(double, runtime: 
     with opexec.load(source("double"), name="short") as model:
         kept = model.share()
     assert not Path(kept.path).exists()
+
+
+def test_a_shared_model_that_is_gone_leaves_no_descriptor_open(runtime: Path):
+    gc.collect()
+    before = segments_open()
+    with opexec.load(source("double"), name="short") as model:
+        with model.share(), opexec.attach("short"):
+            assert segments_open() > before
+    del model
+    gc.collect()
+    assert segments_open() <= before
+
+
+def segments_open() -> int:
+    """How many descriptors of this process are opexec's segments."""
+    folder = Path("/proc/self/fd")
+    links = [os.readlink(one) for one in folder.iterdir() if os.path.lexists(one)]
+    return sum("opexec" in link for link in links)
 
 
 class Noticed:
