@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 from .. import leaving
 from ..errors import OpexecError, WorkerDied
@@ -16,6 +17,9 @@ from .link import Link
 from .places import Places
 from .policies import RestartPolicy
 from .replica import Replica
+
+#: Where no thread is to be had, one is asked for again after so long, in seconds.
+_TRY_AGAIN_S = 0.1
 
 
 class Restarts:
@@ -41,9 +45,24 @@ class Restarts:
             # Information: what becomes of it now is told at the level it deserves.
             place.enter("restarting" if self._policy else "stopped", "its worker has ended", logging.INFO)
             places.show()
-        threading.Thread(
-            target=self._bury, args=(place, link), name=f"opexec-restarting-{places.name}", daemon=True
-        ).start()
+        self._aside(place, functools.partial(self._bury, place, link))
+
+    def _aside(self, place: Replica, do: Callable[[], None]) -> None:
+        """Have a thread do it; where there can be no more threads, a little later."""
+
+        def work() -> None:
+            try:
+                do()
+            except BaseException as error:  # no call may wait for a worker that nobody starts
+                if not self._places.closed:
+                    self.give_up(place, "failed", error)
+                raise
+
+        try:
+            name = f"opexec-restarting-{self._places.name}"
+            threading.Thread(target=work, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError):
+            watcher.at(time.monotonic() + _TRY_AGAIN_S, functools.partial(self._aside, place, do))
 
     def _bury(self, place: Replica, link: Link) -> None:
         error = link.connection.bury()
@@ -129,7 +148,7 @@ class Restarts:
 def _resume(own: weakref.ref[Restarts], place: Replica) -> None:
     restarts = own()
     if restarts is not None:
-        threading.Thread(target=restarts.resume, args=(place,), name="opexec-restarting", daemon=True).start()
+        restarts._aside(place, functools.partial(restarts.resume, place))
 
 
 def _too_often(name: str, count: int, policy: RestartPolicy, last: BaseException) -> BaseException:

@@ -95,6 +95,39 @@ def test_an_idle_death_is_seen_without_a_call_and_healed(caplog: pytest.LogCaptu
     assert ("one", "ready", first.pid) in told and ("one", "ready", second.pid) in told
 
 
+def test_no_call_waits_for_a_worker_that_nobody_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda hook: told.append(hook.exc_value))
+    with load("echo", name="fault") as model:
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "close", lambda *arguments: 1 / 0)
+            kill(model.workers[0].pid)
+            with pytest.raises(ZeroDivisionError):
+                model.infer({"x": GO})
+            until(lambda: told)
+        assert model.workers[0].state == "failed" and isinstance(told[0], ZeroDivisionError)
+        model.restart()
+        assert model.infer({"x": GO})["x"] == GO
+
+
+def test_a_dead_worker_is_replaced_though_there_was_no_thread_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "opexec-restarting-crowded" and len(refused) < 2:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with load("echo", name="crowded") as model:
+        kill(model.workers[0].pid)
+        assert model.infer({"x": GO})["x"] == GO
+    assert len(refused) == 2
+
+
 def test_calls_made_meanwhile_wait_or_fail(gate: Gate) -> None:
     for policy in ("wait", "fail"):
         with opexec.load(
