@@ -494,9 +494,10 @@ class Connection:
 
     def give_up(self, call: Call, error: BaseException) -> bool:
         """End `call`, for which no thread waits, with `error`; False if it has ended, or is not sent yet."""
-        if self.pending.get(call.id) is not call or call.answer is not None:
-            return False
-        self.calls.abandon(call)
+        with self._sending:  # inside, a call that finds the ring full looks for a moment as if it were sent
+            if self.pending.get(call.id) is not call or call.answer is not None:
+                return False
+            self.calls.abandon(call)
         call.failure = error
         if call.finish is not None:
             call.finish(call)

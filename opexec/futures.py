@@ -95,6 +95,8 @@ class Submission:
         self._attendant: dict[int, object] = {}
         #: The call that is under way, and whether its worker was claimed for it; for one who takes it away from here to end it.
         self._under_way: list[tuple[Link, Call, ArrayKind | None, bool]] = []
+        #: A thread is sending that call: it may look as if it were sent, and then find the ring full.
+        self._being_sent = False
 
     def start(self) -> None:
         """Send the call, or have it sent once a worker is there. As ever, the inputs are the caller's again when this returns."""
@@ -117,7 +119,7 @@ class Submission:
             link, call, _, _ = self._under_way[0]
         except IndexError:  # it is still to be sent, or has ended
             return
-        if call.id:
+        if call.id and not self._being_sent:  # who sends it comes back to it
             link.collector.watch(call)
 
     def attend(self, until: float | None) -> None:
@@ -130,7 +132,7 @@ class Submission:
                 return
             if self._model.replicas.is_copy:
                 raise self._model.replicas.not_here()
-            if self.watched or not call.id or self._attendant.setdefault(0, me) is not me:
+            if self.watched or self._being_sent or not call.id or self._attendant.setdefault(0, me) is not me:
                 link.collector.see_to()  # in a callback of another one, which keeps the collector's thread
                 return
             try:
@@ -205,7 +207,11 @@ class Submission:
                 # Before it is sent: from then on another thread may complete it, and look whether it can be made again.
                 if not self._retries and not self._kept:
                     self._values = None
-                self._model._send(link, call)
+                self._being_sent = True
+                try:
+                    self._model._send(link, call)
+                finally:
+                    self._being_sent = False
             except BaseException:
                 collector.forget(call)
                 self._under_way.clear()
@@ -229,7 +235,7 @@ class Submission:
         """Stop waiting for the call that is under way, if there is one."""
         try:
             link, call, _, claimed = self._under_way[0]
-            if not call.id:
+            if self._being_sent or not call.id:
                 return  # who sends it comes here afterwards
             self._under_way.pop()
         except IndexError:

@@ -15,6 +15,8 @@ import pytest
 
 import opexec
 from opexec import CallTimeout, Model, ModelClosed, WorkerDied
+from opexec.ipc import wire
+from opexec.ipc.ring import Producer
 from tests.loaded import PYTHONS, in_thread, interpreter, source
 from tests.models import Gate
 
@@ -255,6 +257,78 @@ def test_more_calls_than_the_ring_has_slots(gate: Gate) -> None:
             ]
         assert stuck.result()["y"] == -10
         del stuck, calls
+        assert_nothing_is_held(model)
+
+
+def full_at_first(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """The ring is full for the next call, which `meanwhile` happens to; then it is not."""
+    publish, waiting = Producer.publish, [meanwhile]
+
+    def full(producer: Producer, kind: int, *words: Any) -> bool:
+        if kind == wire.CALL and waiting:
+            waiting.pop()()
+            return False
+        return bool(publish(producer, kind, *words))
+
+    monkeypatch.setattr(Producer, "publish", full)
+
+
+def test_a_future_is_cancelled_just_as_its_call_finds_the_ring_full(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled = threading.Event()
+    with opexec.load(source("gated_while_loading"), wait_ready=False) as model:
+        future = model.submit({"x": x(1)})
+        full_at_first(monkeypatch, lambda: future.cancel() and cancelled.set())
+        gate.wait()
+        gate.let()
+        assert cancelled.wait(PATIENCE)
+        while not model.replicas.first.connection.sent:  # type: ignore[attr-defined]
+            pass
+        assert model.infer({"x": x(2)})["x"] == 2
+        assert model.replicas.first.connection.calls.unanswered == 0  # type: ignore[attr-defined]
+        assert model.stats().in_flight == 0
+
+
+class Asked:
+    """A lock that tells when another thread than this one asks for it."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.asked = threading.Event()
+        self._lock = lock
+        self._own = threading.current_thread()
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not self._own:
+            self.asked.set()
+        self._lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
+def test_a_deadline_passes_just_as_its_call_finds_the_ring_full(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opexec.load(source("gated")) as model:
+        link = model.replicas.first  # type: ignore[attr-defined]
+        connection = link.connection
+        call, _ = model._prepare(link, ("x",), [x(1)], 0, PATIENCE)  # type: ignore[attr-defined]
+        call.finish = lambda call: None
+        connection._sending = lock = Asked(connection._sending)
+
+        def give_up() -> bool:
+            try:
+                return bool(connection.give_up(call, CallTimeout("late")))
+            finally:
+                lock.asked.set()
+
+        given_up: list[Future[Any]] = []
+        full_at_first(monkeypatch, lambda: given_up.append(in_thread(give_up)) or lock.asked.wait(PATIENCE))
+        assert not connection._publish(call, call.block)
+        assert not given_up[0].result(PATIENCE), "it is not sent"
+        assert connection.calls.unanswered == 0 and call.failure is None
+        connection.calls.abandon(call)
         assert_nothing_is_held(model)
 
 
