@@ -164,6 +164,18 @@ class Packer:
         templates = [np.broadcast_to(np.empty((), dtype), shape) for dtype, shape in zip(dtypes, shapes)]
         return self._take((names, dtypes, shapes, note), names, templates, note, (), {})
 
+    def another(self, stock):
+        """One more block by the plan of one that was taken before, as `Block.stock` has it; None if that is retired."""
+        stock.used = True
+        try:
+            block = stock.free.pop()
+        except IndexError:
+            block = self._make(stock)
+        if stock.retired:
+            self.give(block)
+            return None
+        return block
+
     def give(self, block):
         """Take a block back."""
         stock = block.stock
@@ -205,14 +217,9 @@ class Packer:
                 if self._examine is not None:
                     examined = self._examine(names, arrays)
                 stock = self._stock(key, names, arrays, note, outside, capacities, examined)
-            stock.used = True
-            try:
-                block = stock.free.pop()
-            except IndexError:
-                block = self._make(stock)
-            if not stock.retired:
+            block = self.another(stock)
+            if block is not None:
                 return block
-            self.give(block)
 
     def _stock(self, key, names, arrays, note, outside, capacities, examined):
         with self._lock:

@@ -75,6 +75,12 @@ def plain_str(value):
 
 
 def _torch_to_numpy(torch, tensor):
+    try:
+        return (
+            tensor.numpy()
+        )  # as most are; of what is no plain array in host memory torch makes none, whatever its version
+    except (RuntimeError, TypeError):
+        pass
     tensor = tensor.detach()
     if getattr(tensor, "layout", torch.strided) is not torch.strided:
         raise TypeError("a sparse tensor has no plain array: make it dense with .to_dense() first")

@@ -85,6 +85,7 @@ class Server:
             self.packer.rouse_for_large = self.channel.bell.rouse
         self.out = {}  # blocks the caller may be looking at, by place
         self.reserved = []  # the arrays that the run under way asked for, and the block that they lie in
+        self._reserved_last: tuple = (None, (), None)  # specs, their names, the stock of their blocks
         self.model = platforms.Platform()  # until it is loaded
         self.running = True
         self.arrived = []  # control sockets of processes that are to be served too, and descriptors that came with them
@@ -239,8 +240,12 @@ class Server:
         return inputs
 
     def _reserve(self, specs):
-        names, dtypes, shapes = zip(*specs)
-        block = self.packer.reserve(names, dtypes, shapes, ("dict", names) + ("array",) * len(names))
+        known, names, stock = self._reserved_last
+        block = self.packer.another(stock) if specs is known else None
+        if block is None:
+            names, dtypes, shapes = zip(*specs)
+            block = self.packer.reserve(names, dtypes, shapes, ("dict", names) + ("array",) * len(names))
+            self._reserved_last = specs, names, block.stock
         arrays = dict(zip(names, block.views))
         self.reserved.append((arrays, block))
         return arrays

@@ -207,6 +207,20 @@ def test_reserved_blocks_are_uninitialised_memory_of_their_plan(packers):
     assert packer.reserve(*specs, note=("dict",)).place == block.place
 
 
+def test_another_block_of_a_plan_until_it_is_retired(packers):
+    packer = packers()
+    block = packer.reserve(("a",), (np.dtype("f4"),), ((3,),), note=("dict",))
+    other = packer.another(block.stock)
+    assert other.plan is block.plan and other.place != block.place
+    packer.give(block)
+    assert packer.another(block.stock) is block
+    for one in (block, other):
+        packer.give(one)
+    for size in range(200):
+        packer.give(packer.reserve(("a",), (np.dtype("f8"),), ((size,),), note=("dict",)))
+    assert packer.another(block.stock) is None and block.stock.made == 0
+
+
 # Texts
 
 

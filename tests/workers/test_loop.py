@@ -614,13 +614,16 @@ class Reserving(platforms.Platform):
 
     def __init__(self, then):
         self.then = then
+        self.specs = {}
 
     def bind(self, args, kwargs):
         return kwargs["x"]
 
     def run(self, x, reserve):
         size = int(x.sum())
-        arrays = reserve((("y", np.dtype("f8"), (size,)), ("z", np.dtype("i1"), ())))
+        specs = self.specs.setdefault(size, (("y", np.dtype("f8"), (size,)), ("z", np.dtype("i1"), ())))
+        arrays = reserve(specs)
+        assert [(name, one.dtype, one.shape) for name, one in arrays.items()] == list(specs)
         for array in arrays.values():
             assert array.ctypes.data % wire.ALIGNMENT == 0 and array.flags.c_contiguous
             array[...] = 7

@@ -58,6 +58,18 @@ class Exporter:
         return self.array.__dlpack_device__()
 
 
+class Moody:
+    """An array of another library that cannot be read at times."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        if self.error is not None:
+            raise self.error
+        return np.array([1, 2])
+
+
 class Broken:
     def __array__(self, dtype=None, copy=None):
         raise RuntimeError("the device is gone")
@@ -288,6 +300,29 @@ def test_what_cannot_travel_is_named(result, message):
     with pytest.raises(UnsupportedOutput, match=message):
         flatten(result)
     assert issubclass(UnsupportedOutput, TypeError)
+
+
+def test_a_class_that_had_arrays_before_is_looked_at_anew():
+    array = np.arange(3)
+    for result in (
+        Unmasked(array),
+        {"x": Unmasked(array)},
+        (Unmasked(array), array),
+        [array, Unmasked(array)],
+    ):
+        for _ in range(3):
+            names, leaves, structure = flatten(result)
+            assert len(names) == len(leaves) and all(type(one) is np.ndarray for one in leaves)
+            assert all(np.shares_memory(one, array) for one in leaves)
+            assert type(unflatten(structure, leaves)) is (
+                type(result) if type(result) is not Unmasked else np.ndarray
+            )
+    for _ in range(2):
+        assert flatten({"x": Moody()})[1][0].tolist() == [1, 2]
+        with pytest.raises(UnsupportedOutput, match="output 'x' is a Moody: .*the device is gone"):
+            flatten({"x": Moody(RuntimeError("the device is gone"))})
+        with pytest.raises(UnsupportedOutput, match="the model's result is a Moody: .*the device is gone"):
+            flatten(Moody(RuntimeError("the device is gone")))
 
 
 def nested(levels):

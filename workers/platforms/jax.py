@@ -57,6 +57,7 @@ class Model(Platform):
         self.aligned = device.platform == "cpu"
         self._call = call
         self._device = device
+        self._there = caller(device)
 
     def bind(self, args, kwargs):
         return Bound(
@@ -66,8 +67,21 @@ class Model(Platform):
 
     def run(self, bound, reserve):
         args, kwargs = bound.arguments()
-        with jax.default_device(self._device):
-            return self._call(*args, **kwargs)  # turned into numpy's arrays, it is waited for
+        return self._there(self._call, args, kwargs)  # turned into numpy's arrays, it is waited for
+
+
+def caller(device):
+    """``call(function, args, kwargs)``: what the function makes without saying where lies on `device`, as its inputs do."""
+    is_first = jax.devices()[0] == device
+
+    def call(function, args, kwargs):
+        # In a worker jax would choose the same; to say so for each call takes longer than many a model.
+        if is_first and jax.config.jax_default_device is None:
+            return function(*args, **kwargs)
+        with jax.default_device(device):
+            return function(*args, **kwargs)
+
+    return call
 
 
 class Bound:

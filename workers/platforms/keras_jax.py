@@ -7,7 +7,7 @@ import os
 import jax
 
 from opexec.workers.platforms import Platform
-from opexec.workers.platforms.jax import Bound, device_of, placed
+from opexec.workers.platforms.jax import Bound, caller, device_of, placed
 from opexec.workers.platforms.keras_model import Signature
 
 
@@ -27,6 +27,7 @@ class Model(Platform):
         self.version = keras.__version__
         self.aligned = device.platform == "cpu"
         self._device = device
+        self._there = caller(device)
         self._signature = signature = Signature(model)
         self.inputs, self.outputs = signature.inputs, signature.outputs
         self._model = model
@@ -51,10 +52,9 @@ class Model(Platform):
 
     def run(self, bound, reserve):
         args, kwargs = bound.arguments()
-        with jax.default_device(self._device):
-            if self._values is None:
-                self._values = self._weights(args, kwargs)
-            return self._call(self._values, args, kwargs)
+        if self._values is None:
+            self._values = self._there(self._weights, (args, kwargs), {})
+        return self._there(self._call, (self._values, args, kwargs), {})
 
     def _weights(self, args, kwargs):
         """The values of the model's variables, on the device."""

@@ -30,7 +30,8 @@ class Model(Platform):
     def __init__(self, keras, model, device):
         self.version = keras.__version__
         self._model = model
-        self._device = device
+        #: None where TensorFlow has no other device: to name it for each call takes longer than many a layer.
+        self._device = device if len(tf.config.list_logical_devices()) > 1 else None
         self._signature = Signature(model)
         self.inputs, self.outputs = self._signature.inputs, self._signature.outputs
         if self.inputs is None:
@@ -51,12 +52,14 @@ class Model(Platform):
 
     def run(self, bound, reserve):
         args, kwargs = bound
+        if self._device is None:
+            return self._called(args, kwargs)
         with tf.device(self._device):
-            return _arrays(
-                self._call(
-                    *[one.tensor() for one in args], **{name: one.tensor() for name, one in kwargs.items()}
-                )
-            )
+            return self._called(args, kwargs)
+
+    def _called(self, args, kwargs):
+        tensors = {name: one.tensor() for name, one in kwargs.items()}
+        return _arrays(self._call(*[one.tensor() for one in args], **tensors))
 
 
 def _input(name, array):

@@ -36,6 +36,10 @@ def flatten(result):
     kind = type(result)
     if kind is ndarray:
         return ONE_ARRAY.names, [result], ONE_ARRAY
+    if kind in _array_kinds:
+        array = _array_again(result)
+        if array is not None:
+            return ONE_ARRAY.names, [array], ONE_ARRAY
     if kind is dict:
         structure = flat_structure(tuple(result))
         leaves = list(result.values())
@@ -45,9 +49,12 @@ def flatten(result):
     else:
         structure = None
     if structure is not None:
-        for leaf in leaves:
+        for index, leaf in enumerate(leaves):
             if type(leaf) is not ndarray:
-                break
+                array = _array_again(leaf)
+                if array is None:
+                    break
+                leaves[index] = array
         else:
             return structure.names, leaves, structure
 
@@ -128,6 +135,8 @@ class _Flattening:
         except TypeError as error:
             raise _Refused(f"is {_described(value)}: {error}") from error.__cause__
         if array is not None:
+            if len(_array_kinds) < _MAX_ARRAY_KINDS:
+                _array_kinds.add(type(value))
             self.leaves.append(array)
             return "array"
         if isinstance(value, Mapping):
@@ -158,6 +167,21 @@ class _Flattening:
                 refused.steps.append((kind, step))
                 raise
         return tuple(trees)
+
+
+# Classes whose objects the walk found to be arrays, such as torch's tensors. A model returns few kinds, and to find out is most of the work.
+_MAX_ARRAY_KINDS = 64
+_array_kinds: set = set()
+
+
+def _array_again(leaf):
+    """The array of an object of a class that had arrays before; None if it is no such thing, or what it is has to be found out."""
+    if type(leaf) not in _array_kinds:
+        return None
+    try:
+        return as_array(leaf)
+    except TypeError:  # the walk comes upon it again, and says where
+        return None
 
 
 def _described(value):
