@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 
 from ..errors import OpexecError
 from ..ipc import wire
+from . import python_files
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -104,20 +103,7 @@ def load_metric(text: str) -> tuple[str, Metric]:
     path = os.path.abspath(os.path.expanduser(place))
     if not colon or not name.isidentifier() or not os.path.isfile(path):
         raise OpexecError(f"a metric is a function in a file, 'file.py:function'; got {text!r}")
-    spec = importlib.util.spec_from_file_location(f"opexec_metric_{name}", path)
-    if spec is None or spec.loader is None:
-        raise OpexecError(f"a metric is a function in a Python file, whose name ends in .py; got {text!r}")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, os.path.dirname(path))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise OpexecError(
-            f"the metric's file {path} cannot be run: {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        sys.path.remove(os.path.dirname(path))
-    function = getattr(module, name, None)
+    function = getattr(python_files.run(path, "the metric's"), name, None)
     if not callable(function):
         raise OpexecError(f"{path} has no function {name!r}")
     return name, function

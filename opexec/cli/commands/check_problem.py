@@ -29,6 +29,7 @@ _COLUMNS = (
     epilog="""\b
 Examples:
   opexec check-problem addition.json adder.zip net.onnx
+  opexec check-problem problems.py:addition adder.zip
   opexec check-problem addition.json old.pb new.pb --env 1:tf115 --env 2:tf221""",
 )
 @click.argument("problem", type=click.Path(path_type=Path))
@@ -53,16 +54,16 @@ def command(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Tell of each MODEL whether it implements PROBLEM, a JSON file of two specs and maybe test data.
+    """Tell of each MODEL whether it implements PROBLEM: two specs and maybe test data, in a JSON file or as file.py:NAME.
 
     A model is loaded into a worker where its file does not tell its specs, or where the problem has test data, whose answers
     must be right then. The exit status is 1 if a model does not implement the problem.
     """
+    from ...comparison.python_files import find_problem
     from ...errors import OpexecError
-    from ...problem import Problem
 
     asked = models.arguments(model, **how)
-    wanted = Problem.read(problem)
+    wanted = find_problem(problem)
     found: list[dict[str, Any]] = []
     for label, arguments in zip(models.labels(model), asked):
         told: dict[str, Any] = {"model": label, "source": arguments["source"], "runs_in": None}

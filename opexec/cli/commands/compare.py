@@ -74,15 +74,15 @@ def command(
 ) -> None:
     """Run every MODEL on the same data, and compare what they answer, how long they take, and the memory of their workers.
 
-    PROBLEM is a JSON file of two specs (`opexec check-problem` tells whether models implement it). Answers are held against the
+    PROBLEM is two specs, in a JSON file or as file.py:NAME (`opexec check-problem` tells whether models implement it). Answers are held against the
     outputs that the data has, or else against those of the first MODEL. Models may be of any framework, each in its own
     environment. The exit status is 1 if a model failed.
     """
     from ...comparison import answers, measuring, plot, record, samples
-    from ...problem import Problem
+    from ...comparison.python_files import find_problem
 
     asked = models.arguments(model, **how)
-    wanted = Problem.read(problem)
+    wanted = find_problem(problem)
     metrics = dict(map(answers.load_metric, metric))
     if len(metrics) < len(metric):
         raise click.BadParameter("two functions of one name", param_hint="--metric")

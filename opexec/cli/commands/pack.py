@@ -41,7 +41,7 @@ Examples:
     "--problem",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A problem's JSON file: its specs are the package's, and its first case the test data. [default: the specs that the model "
+    help="A problem, in a JSON file or as file.py:NAME: its specs are the package's, and its first case the test data. [default: the specs that the model "
     "itself tells, and no test data]",
 )
 @click.option(
@@ -133,15 +133,15 @@ def _create(
     **common: Any,
 ) -> Package:
     from ... import packagers, source
+    from ...comparison.python_files import find_problem
     from ...errors import OpexecError
-    from ...problem import Problem
 
     platform = source.parse(path, limits=limits).platform
     if platform not in _PACKAGERS:
         raise OpexecError(
             f"{path} is for the platform {platform}, which is packaged by a program: see opexec.packagers"
         )
-    wanted = None if problem is None else Problem.read(problem)
+    wanted = None if problem is None else find_problem(problem)
     function, argument = _PACKAGERS[platform]
     if platform == "tensorflow" and path.is_dir():
         argument = "saved_model_dir"

@@ -107,3 +107,28 @@ def test_the_table_tells_it_to_people(tmp_path: Path) -> None:
     for columns in (100, 60):
         table = [line for line in on_terminal(columns, *arguments) if "of 1" in line]
         assert len(table) == 2 and max(map(len, table)) <= columns
+
+
+def test_a_problem_may_be_declared_in_python(tmp_path: Path) -> None:
+    declared = tmp_path / "problems.py"
+    declared.write_text(
+        "from opexec.problem import Problem\n"
+        "from specs import rows\n"
+        "doubled = Problem('doubled', [rows('x')], [rows('y')], [({'x': [1, 2]}, {'y': [3, 5]})])\n"
+    )
+    (tmp_path / "specs.py").write_text(
+        "def rows(name):\n    return {'name': name, 'dtype': 'float32', 'shape': ['n']}\n"
+    )
+    onnx = affine_onnx(tmp_path / "two.onnx", 2, 1)
+    wrong = affine_onnx(tmp_path / "three.onnx", 3, 1)
+    found = judged(Path(f"{declared}:doubled"), onnx, wrong)
+    assert [each["implements"] for each in found] == ["yes", "no"]
+    (tmp_path / "broken.py").write_text("1 / 0")
+    for given, words in (
+        (declared, f"'{declared}:NAME'"),
+        (f"{declared}:rows", "problems.py has doubled"),
+        (f"{tmp_path}/absent.py:p", "there is no file"),
+        (f"{tmp_path}/broken.py:p", "cannot be run: ZeroDivisionError"),
+    ):
+        done = opexec_here("check-problem", given, onnx)
+        assert done.status == 1 and words in done.err and len(done.err.splitlines()) == 1
