@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -89,17 +90,17 @@ def test_ctrl_c_goes_to_the_caller_alone() -> None:
 class Interrupter:
     """Raises KeyboardInterrupt in this thread where Python may see Ctrl-C: whenever a function of opexec begins or returns.
 
-    `points` counts these; at number `at` it raises, once.
+    `points` counts these; at number `at` it raises, and once more so many points later, if `again` is told.
     """
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, again: int = 0) -> None:
         self.points = 0
-        self.at = at
+        self.at = (at, at + again)
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         if event != "c_call" and frame.f_code.co_filename.startswith(PACKAGE):
             self.points += 1
-            if self.points == self.at:
+            if self.points in self.at:
                 raise KeyboardInterrupt
 
     def run(self, call: Callable[[], Any]) -> bool:
@@ -114,10 +115,10 @@ class Interrupter:
         return False
 
 
-def interruptions(call: Callable[[], Any]) -> Iterator[int]:
-    """Interrupts the call at one point after the other, until one comes through; yields after each."""
+def interruptions(call: Callable[[], Any], again: int = 0) -> Iterator[int]:
+    """Interrupts the call at one point after the other, until one comes through; yields after each. `again`: see `Interrupter`."""
     for at in itertools.count(1):
-        interrupter = Interrupter(at)
+        interrupter = Interrupter(at, again)
         if not interrupter.run(call) and interrupter.points < at:
             assert at > 10, "nothing was interrupted"
             return
@@ -236,6 +237,37 @@ def test_ctrl_c_at_every_point_of_a_batched_call(gate: Gate, way: str, busy: boo
         assert not failures
         assert model.stats().in_flight == 0
         model.close(drain=True)
+
+
+@pytest.mark.parametrize("again", [1, 6])
+@pytest.mark.parametrize("way", ["infer", "submit"])
+def test_ctrl_c_twice_loses_no_count_of_a_batched_call(way: str, again: int) -> None:
+    """The second one comes while the call cleans up after the first."""
+    model = opexec.load(
+        source("double"),
+        batch=BatchPolicy(max_size=2, max_delay=0.0),
+        max_pending=2,
+        when_full="wait",
+        inputs=[TensorSpec("x", "float64", ("rows",))],
+        outputs=[TensorSpec("y", "float64", ("rows",))],
+    )
+    with model:
+        good = {"x": np.array([1.0])}
+
+        def call() -> Any:
+            return model.infer(good) if way == "infer" else model.submit(good, timeout=60).result(60)
+
+        def counted() -> tuple[int, int, int]:
+            batcher, admission = model._made, model._admission  # type: ignore[attr-defined]
+            return batcher._under_way, batcher._sent, admission._taken
+
+        call()
+        for at in interruptions(call, again):
+            assert model.infer(good, timeout=60)["y"] == 2, f"interrupted at points {at} and {at + again}"
+            end = time.monotonic() + 60
+            while counted() != (0, 0, 0):  # of an interrupted call others may still have to see to the end
+                assert time.monotonic() < end, f"{counted()}: interrupted at points {at} and {at + again}"
+                time.sleep(0.001)
 
 
 def test_ctrl_c_at_every_point_of_a_failing_call() -> None:
