@@ -79,7 +79,8 @@ def same(left, right):
 def where(bound):
     """Where the elements of the one input lie that the model is going to look at; None if it is given a copy in each run."""
     if IS_GRAPH:
-        return address(bound[0])
+        (array,) = bound.values()
+        return address(array)
     if BACKEND == "tensorflow":
         (given,), _ = bound
         return None if given.copies else address(given.tensor()._numpy())

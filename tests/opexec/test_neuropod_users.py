@@ -300,6 +300,8 @@ def test_test_data_may_be_bytes(tmp_path: Path) -> None:
         output_spec=specs[1:],
         test_input_data={"x": np.array([b"a", "b\u00fc".encode()])},
         test_expected_out={"out": np.array(["a", "b\u00fc"])},
+        persist_test_data=False,
+        neuropod_load_args={"isolation": "none"},
     )
 
 
