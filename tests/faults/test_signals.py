@@ -35,7 +35,7 @@ model.infer(stays)
 """,
     "load": "model = opexec.load(sys.argv[2])",
     "load_all": """
-with opexec.Supervisor() as supervisor:
+with opexec.Supervisor(at_once=2) as supervisor:
     supervisor.load_all({"one": sys.argv[2], "two": sys.argv[2]}, progress=lambda name, step: None)
 """,
     "drain": """
