@@ -15,6 +15,7 @@ from .array_kinds import ArrayKind
 from .calls import Again, Call
 from .steps import time_left
 from .supervision.link import Link
+from .threads import aside
 
 if TYPE_CHECKING:
     from .isolated import IsolatedModel
@@ -94,7 +95,7 @@ async def _prepare_aside(
         return prepared
 
     try:
-        return await asyncio.get_running_loop().run_in_executor(None, prepare)
+        return await aside(prepare)
     except asyncio.CancelledError:
         call = fate.setdefault(0, None)
         if call is not None:

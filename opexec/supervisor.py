@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from .loading import open_model
 from .metrics import MetricsServer, serve
 from .model import Model, WorkerInfo
 from .request import Request
+from .threads import side_by_side
 
 if TYPE_CHECKING:
     from .sharing.shared import Share
@@ -225,6 +225,4 @@ def _several(failures: dict[str, BaseException], count: int) -> LoadError:
 
 def _close(models: list[Model], drain: bool = False, timeout: float | None = None) -> None:
     """Close models side by side: each gives its worker a moment to leave."""
-    if models:
-        with ThreadPoolExecutor(len(models), thread_name_prefix="opexec-closing") as pool:
-            list(pool.map(lambda model: model.close(drain, timeout), models))
+    side_by_side(lambda model: model.close(drain, timeout), models, "opexec-closing")

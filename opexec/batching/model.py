@@ -25,6 +25,7 @@ from ..signature import split
 from ..steps import deadline_in, time_left
 from ..supervision.admission import Admission, Seat
 from ..supervision.policies import Supervision
+from ..threads import aside
 from ..timing import now
 from .batch import JoinedCall, Part
 from .batcher import Batcher
@@ -152,10 +153,9 @@ class BatchedModel(Model):
         self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
         deadline = self._due(timeout)
-        loop = asyncio.get_running_loop()
         batcher = self._made
         if batcher is None:  # whoever is first may have to wait for the model
-            batcher = await loop.run_in_executor(None, self._batcher, deadline)
+            batcher = await aside(self._batcher, deadline)
         self._model._refuse_copies()  # before any lock
         tensors, kind = self._take(batcher, *split(inputs))
         seat = None if self._admission is None else await self._admission.enter_async(deadline)
@@ -165,7 +165,7 @@ class BatchedModel(Model):
                 alone = batcher.join_here(tensors, call, timed=True)
             else:
                 try:
-                    alone = await loop.run_in_executor(None, batcher.join_here, tensors, call, True, True)
+                    alone = await aside(batcher.join_here, tensors, call, True, True)
                 except asyncio.CancelledError:
                     call.cancel()
                     raise

@@ -7,13 +7,13 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LoadError, OpexecError
 from ..model import Model
 from ..supervisor import Supervisor
+from ..threads import side_by_side
 from . import models_file
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ class House:
             ends: list[Callable[[], None]] = [one.end for one in self._up.values()]
             ends += [model.close for model in self._loading]
             self._up = {}
-        if ends:
-            with ThreadPoolExecutor(len(ends), thread_name_prefix="opexec-closing") as pool:
-                list(pool.map(lambda end: end(), ends))
+        side_by_side(lambda end: end(), ends, "opexec-closing")
 
 
 def run(path: Path) -> None:

@@ -20,6 +20,7 @@ from ..launch import Launch
 from ..memory import SharedMemory
 from ..model import WorkerInfo
 from ..request import Specs
+from ..threads import side_by_side
 from . import deadlines
 from .link import Link
 from .places import Places
@@ -188,9 +189,8 @@ class Replicas:
         links = self._places.links()
         if len(links) == 1:
             links[0].close(self._is_closed(), grace=1)
-        elif links:
-            with ThreadPoolExecutor(len(links), thread_name_prefix="opexec-closing") as pool:
-                list(pool.map(lambda link: link.close(self._is_closed(), grace=1), links))
+        else:
+            side_by_side(lambda link: link.close(self._is_closed(), grace=1), links, "opexec-closing")
         for place in self._places:
             with place.replacing:
                 if place.link is not None:

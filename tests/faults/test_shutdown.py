@@ -102,6 +102,21 @@ for one in (model, attached):
     used += [process.pidfd, process.control.fileno()]
     used += [segment.fd for segment in one._memory._segments.values()]
 """,
+    "large calls of an event loop, and the end of several workers, in atexit": """
+import atexit
+spec = {"dtype": "float64", "shape": ["n"]}
+specs = {"inputs": [{"name": "x", **spec}], "outputs": [{"name": "y", **spec}]}
+two, batched = load(double, replicas=2), load(double, batch=opexec.BatchPolicy(max_size=1 << 20), **specs)
+supervisor = opexec.Supervisor()
+supervisor.load(double)
+large = {"x": np.ones(1 << 18)}
+def late():
+    for model in (two, batched):
+        assert asyncio.run(model.infer_async(large))["y"][0] == 2
+        model.close()
+    supervisor.close()
+atexit.register(late)
+""",
     "calls in atexit and from a thread that ends later": """
 import atexit
 model = load(double)
