@@ -15,9 +15,12 @@ from collections.abc import Callable
 
 from .. import leaving
 from ..errors import CallTimeout, OpexecError
+from . import watcher
 
 #: A thread that waits looks again this often, in seconds, so that a signal reaches Python's handlers.
 _LOOK_AGAIN_S = 1.0
+#: Where no thread is to be had, one is asked for again after so long, in seconds.
+_TRY_AGAIN_S = 0.1
 
 
 class Startup:
@@ -57,11 +60,18 @@ class Startup:
             self._done.set()
             waiting, self._waiting = self._waiting, []
         if aside and waiting:
-            name = f"opexec-started-{self._name}"
-            threading.Thread(target=self._tell, args=(waiting,), name=name, daemon=True).start()
+            self._tell_aside(waiting)
         else:
             self._tell(waiting)
         return True
+
+    def _tell_aside(self, waiting: list[_Waiting]) -> None:
+        """Have a thread tell them; where there can be no more threads, a little later."""
+        try:
+            name = f"opexec-started-{self._name}"
+            threading.Thread(target=self._tell, args=(waiting,), name=name, daemon=True).start()
+        except (RuntimeError, MemoryError):
+            watcher.at(time.monotonic() + _TRY_AGAIN_S, lambda: self._tell_aside(waiting))
 
     def _tell(self, waiting: list[_Waiting]) -> None:
         for one in waiting:

@@ -251,6 +251,24 @@ def loading(model: Model) -> None:
             thread.join(PATIENCE)
 
 
+def test_calls_that_waited_are_told_though_there_was_no_thread_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "opexec-started-crowded" and len(refused) < 2:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    startup, told = Startup("crowded"), threading.Event()
+    startup.when_done(lambda error: told.set(), None)
+    assert startup.succeed(aside=True)
+    assert told.wait(PATIENCE) and len(refused) == 2
+
+
 def test_close_as_replicas_get_their_places_ends_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, install = threading.Event(), Places.install
 
