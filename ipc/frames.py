@@ -80,8 +80,11 @@ def split(chunks, may_lose=()):
         end = start + _HEADER.size + length
         if end > size:
             break
+        lost = count and losses and losses[0][0] <= start < losses[0][1]
+        if count > len(fds) and not lost:
+            raise ProtocolError("a message announces {} descriptors, {} came".format(count, len(fds)))
         message = _message(data[start + _HEADER.size : end])
-        if count and losses and losses[0][0] <= start < losses[0][1]:
+        if lost:
             count = losses.pop(0)[2]
             if message["type"] not in may_lose:
                 raise ProtocolError(
@@ -89,8 +92,6 @@ def split(chunks, may_lose=()):
                         MAX_DESCRIPTORS
                     )
                 )
-        if count > len(fds):
-            raise ProtocolError("a message announces {} descriptors, {} came".format(count, len(fds)))
         found.append((message, fds[:count]))
         del fds[:count]
         start = end

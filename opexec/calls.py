@@ -51,7 +51,9 @@ class Call:
     places: tuple[int, ...] = ()
     keep: Any = None
     #: `wire.TIMED` if the moments of this call are to be kept in `times`; `began` and `sent` by `timing.now`.
+    #: It stands for so many calls, those that were not timed included.
     timed = 0
+    stands_for = 1
     began = 0
     sent = 0
     times: CallTimes | None = None

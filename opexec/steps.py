@@ -64,12 +64,13 @@ class CallSteps(Model):
         connection = link.connection
         if self._closed or connection.dead is not None:
             self._refuse(link)
-        began = 0
-        if connection.sent >= connection.next_timed:
-            began = now()
-            connection.next_timed = (
-                connection.sent + 1 + self.sampler.left_out
-            )  # of calls under way together not all
+        began = stands_for = 0
+        if (
+            connection.sent >= connection.next_timed
+        ):  # when it is sent, and not when it has ended: many may be under way
+            began, stands_for = now(), 1 + connection.left_out
+            connection.left_out = self.sampler.left_out
+            connection.next_timed = connection.sent + 1 + connection.left_out
         if timeout is None:
             timeout = self._timeout
         deadline = None if timeout is None else deadline_in(timeout)
@@ -99,7 +100,7 @@ class CallSteps(Model):
             call.places, call.keep = places, values
         call.deadline = deadline
         if began:
-            call.began = began
+            call.began, call.stands_for = began, stands_for
             call.timed = wire.TIMED
         return call, kind
 
@@ -182,8 +183,7 @@ class CallSteps(Model):
     def _keep_times(self, connection: Connection, call: Call, seen: int) -> None:
         assert call.answer is not None
         call.times = assembled(call.began, call.sent, call.answer, seen, now())
-        self.sampler.add(call.times)
-        connection.next_timed = connection.sent + self.sampler.left_out
+        self.sampler.add(call.times, call.stands_for, len(connection.pending) + 1)
 
     def _results(
         self, link: Link, call: Call, kind: ArrayKind | None, outputs: Sequence[str] | None

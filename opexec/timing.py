@@ -63,20 +63,16 @@ class Sampler:
     """Decides which calls are timed, and keeps the times for whoever reads them."""
 
     def __init__(self) -> None:
-        self.times: deque[CallTimes] = deque(maxlen=_KEPT)
-        #: How many calls to leave out before the next one that is timed.
+        #: Of each timed call, and for how many calls it stands: itself, and those that were left out before it.
+        self.times: deque[tuple[CallTimes, int]] = deque(maxlen=_KEPT)
+        #: How many calls to leave out between two that are timed.
         self.left_out = 0
 
-    def add(self, times: CallTimes) -> None:
-        """Keep the times of a call, which decide when the next one is timed."""
-        self.times.append(times)
-        self.left_out = left_out_after(times)
-
-
-def left_out_after(times: CallTimes) -> int:
-    """How many calls are left out after this one, before the next that is timed."""
-    took = max(times.returned - times.began, 1)
-    return min(_FEWEST - 1, int(_COST_NS / (_SHARE * took)))
+    def add(self, times: CallTimes, stands_for: int = 1, under_way: int = 1) -> None:
+        """Keep the times of a call, which decide how many are timed. `under_way` calls together took what each of them did."""
+        self.times.append((times, stands_for))
+        took = max((times.returned - times.began) // under_way, 1)
+        self.left_out = min(_FEWEST - 1, int(_COST_NS / (_SHARE * took)))
 
 
 def assembled(began: int, sent: int, answer: tuple[int, ...], seen: int, returned: int) -> CallTimes:

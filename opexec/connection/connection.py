@@ -48,8 +48,8 @@ class Connection(Waiting):
         self.process = process
         self.dead = None
         self.sent = 0
-        #: The number of the next call that is timed.
-        self.next_timed = 0
+        #: The number of the next call that is timed, and how many are left out before it.
+        self.next_timed = self.left_out = 0
         self.copied_in = 0
         #: Other processes were let in (`let_in`), whose calls `sent` does not count.
         self.has_clients = False

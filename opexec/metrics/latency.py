@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..timing import CallTimes, Sampler, left_out_after
+from ..timing import Sampler
 
 #: What is timed of a call, in the order in which it happens; the sum of all is ``"total"``.
 STAGES = ("copy_in", "wake_up", "bind", "model", "copy_out", "reply", "arrays", "total")
@@ -75,7 +75,6 @@ class Latency:
         self._sampler = sampler
         self._waits: deque[int] = deque()
         self._lock = threading.Lock()
-        self._before: CallTimes | None = None
         self._stages: dict[str, _Histogram] = {}
         _all.add(self)
 
@@ -119,10 +118,8 @@ class Latency:
         new = _taken(self._sampler.times)
         if not new:
             return
-        before = [self._before, *new[:-1]]
-        weights = np.array([1 if one is None else 1 + left_out_after(one) for one in before], np.int64)
-        self._before = new[-1]
-        moments = np.array(new, np.int64)
+        weights = np.array([stands_for for _, stands_for in new], np.int64)
+        moments = np.array([times for times, _ in new], np.int64)
         spans = np.column_stack([np.diff(moments, axis=1), moments[:, -1] - moments[:, 0]])
         for number, stage in enumerate(STAGES):
             self._of(stage).add(spans[:, number], weights)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opexec.metrics.latency import BOUNDS, STAGES, Latency
-from opexec.timing import CallTimes, Sampler, left_out_after
+from opexec.timing import CallTimes, Sampler
 
 
 def times(*spans: int, began: int = 1_000_000) -> CallTimes:
@@ -24,11 +24,11 @@ def times(*spans: int, began: int = 1_000_000) -> CallTimes:
     return CallTimes(*moments)
 
 
-def of(total_ns: list[int]) -> Latency:
+def of(total_ns: list[int], stand_for: list[int] | None = None) -> Latency:
     sampler = Sampler()
     latency = Latency(sampler)
-    for total in total_ns:
-        sampler.times.append(times(0, 0, 0, total, 0, 0, 0))
+    for total, calls in zip(total_ns, stand_for or [1] * len(total_ns), strict=True):
+        sampler.add(times(0, 0, 0, total, 0, 0, 0), calls)
     return latency
 
 
@@ -48,7 +48,6 @@ def test_stages_are_those_of_a_call() -> None:
 
 @given(st.lists(st.integers(3_000_001, 10**13), min_size=1, max_size=300))
 def test_percentiles_are_at_most_two_percent_too_high(totals: list[int]) -> None:
-    """Calls so long that every one is timed."""
     summary = of(totals).summaries()["total"]
     ordered = sorted(totals)
     assert summary.count == len(totals)
@@ -62,12 +61,12 @@ def test_percentiles_are_at_most_two_percent_too_high(totals: list[int]) -> None
             assert found == summary.max
 
 
-@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=100))
-def test_buckets_count_what_is_up_to_their_bound(totals: list[int]) -> None:
-    latency = of(totals)
+@given(st.lists(st.tuples(st.integers(1, 10**12), st.integers(1, 256)), min_size=1, max_size=100))
+def test_buckets_count_what_is_up_to_their_bound(calls: list[tuple[int, int]]) -> None:
+    totals, weights = [total for total, _ in calls], [stands_for for _, stands_for in calls]
+    latency = of(totals, weights)
     sampled = latency.buckets()["total"]
-    weights = [1, *(1 + left_out_after(times(0, 0, 0, total, 0, 0, 0)) for total in totals)]
-    assert sampled.count == sum(weights[:-1])
+    assert sampled.count == sum(weights)
     assert len(sampled.up_to) == len(BOUNDS)
     for bound, count in zip(BOUNDS, sampled.up_to):
         exact = sum(weight for total, weight in zip(totals, weights) if total <= round(bound * 1e9))
@@ -80,15 +79,16 @@ def test_a_timed_call_stands_for_those_left_out_before_it() -> None:
     random.seed(3)
     sampler = Sampler()
     latency = Latency(sampler)
-    long, waiting, calls = 0, 0, 200_000
+    long, waiting, left_out, calls = 0, 0, 0, 200_000
     for _ in range(calls):
         took = 20_000_000 if random.random() < 0.1 else 30_000
         long += took == 20_000_000
         if waiting:
             waiting -= 1
             continue
-        sampler.add(times(0, 0, 0, took, 0, 0, 0))
-        waiting = sampler.left_out
+        stands_for, waiting = 1 + left_out, sampler.left_out
+        left_out = waiting
+        sampler.add(times(0, 0, 0, took, 0, 0, 0), stands_for)
         if len(sampler.times) > 1000:
             latency.summaries()
     found = latency.buckets()["total"]

@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("supervision.admission", "batching.batcher", "batching.model"):
+    for module in ("supervision.admission", "batching.batcher", "batching.sending", "batching.model"):
         monkeypatch.setattr(f"opexec.{module}.now", clock)
     return clock
 
