@@ -51,9 +51,10 @@ class Call:
     places: tuple[int, ...] = ()
     keep: Any = None
     #: `wire.TIMED` if the moments of this call are to be kept in `times`; `began` and `sent` by `timing.now`.
-    #: It stands for so many calls, those that were not timed included.
+    #: It stands for `stands_for` calls, those that were not timed included, and was behind so many others.
     timed = 0
     stands_for = 1
+    behind = 0
     began = 0
     sent = 0
     times: CallTimes | None = None

@@ -100,7 +100,7 @@ class CallSteps(Model):
             call.places, call.keep = places, values
         call.deadline = deadline
         if began:
-            call.began, call.stands_for = began, stands_for
+            call.began, call.stands_for, call.behind = began, stands_for, len(connection.pending)
             call.timed = wire.TIMED
         return call, kind
 
@@ -183,7 +183,8 @@ class CallSteps(Model):
     def _keep_times(self, connection: Connection, call: Call, seen: int) -> None:
         assert call.answer is not None
         call.times = assembled(call.began, call.sent, call.answer, seen, now())
-        self.sampler.add(call.times, call.stands_for, len(connection.pending) + 1)
+        beside = max(call.behind, connection.sent - call.id)
+        self.sampler.add(call.times, call.stands_for, 1 + beside)
 
     def _results(
         self, link: Link, call: Call, kind: ArrayKind | None, outputs: Sequence[str] | None
