@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -162,9 +161,11 @@ class Submission:
         replicas = self._model.replicas
         link = self._model._link
         if link is not None and 0 not in self._fate:  # there is one worker, and nothing to choose
-            with contextlib.suppress(Again):
+            try:
                 self._send(link, claimed=False)
                 return
+            except Again:  # it died before the call was sent
+                pass
         while 0 not in self._fate:
             link = replicas.try_claim()
             if link is None:
@@ -175,9 +176,11 @@ class Submission:
                 self._keep()
                 startup.when_done(self._woken, self._deadline)
                 return
-            with contextlib.suppress(Again):  # it died before the call was sent
+            try:
                 self._send(link, claimed=True)
                 return
+            except Again:
+                continue
 
     def _keep(self) -> None:
         if not self._kept:
