@@ -19,10 +19,10 @@ CALLER = """
 import asyncio, contextlib, gc, resource, sys
 from concurrent.futures import Future
 import numpy as np, opexec
-from opexec import readers
+from opexec import collector
 
 # Threads are there all the time: starting one takes memory of its own.
-readers._LINGER_S = 1000
+collector._LINGER_S = 1000
 loop = asyncio.new_event_loop()
 loop.run_until_complete(loop.run_in_executor(None, int))
 source = sys.argv[1]
