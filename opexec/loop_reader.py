@@ -81,9 +81,9 @@ class LoopReader:
         self._connection = connection
         self._loop = loop
         self._calls: set[Call] = set()
-        #: Of the connection's descriptors. Whoever closes those does not wait for the loop, which watches this one instead: it stays.
-        self._epoll = select.epoll()
-        self._registered = self._watched = False
+        #: Of the connection's descriptors, while there are calls. Whoever closes those does not wait for the loop, which watches this one instead.
+        self._epoll: select.epoll | None = None
+        self._watched = False
         self._timer: asyncio.TimerHandle | None = None
         self.sender = LoopSender(connection, loop)
         self._reading = False
@@ -98,10 +98,8 @@ class LoopReader:
         if here:
             self._read()
         else:
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._read)
-            except RuntimeError:  # the loop is closed
-                self._epoll.close()
 
     def add(self, call: Call) -> None:
         """Read until the answer of `call`, which has been sent, or until there is room for it."""
@@ -124,7 +122,7 @@ class LoopReader:
         self._reading = True  # it may become its own heir
         try:
             # By default there would be room for a thousand, and where memory is short for none.
-            ready = self._epoll.poll(0, _DESCRIPTORS) if became_readable else []
+            ready = self._epoll.poll(0, _DESCRIPTORS) if became_readable and self._epoll else []
             self._read_on([fd for fd, _ in ready])
         except MemoryError:  # the loop would only log it
             for call in list(self._calls):
@@ -146,8 +144,8 @@ class LoopReader:
             return
         announced = False
         try:
-            if not self._registered:
-                self._register()
+            if self._epoll is None and connection.dead is None:
+                self._epoll = self._opened()
             if bell.fd in ready:
                 bell.clear()
             connection.read_available()
@@ -171,23 +169,25 @@ class LoopReader:
             self._watch()
         self._look_later()
 
-    def _register(self) -> None:
+    def _opened(self) -> select.epoll:
         """While this has the role nobody closes the descriptors: the numbers are not another file's."""
-        connection = self._connection
-        if connection.dead is None:
-            channel = connection.channel
-            for fd in (channel.bell.fd, channel.control.fileno(), connection.process.pidfd):
-                with contextlib.suppress(FileExistsError):  # interrupted at the last attempt
-                    self._epoll.register(fd, select.EPOLLIN)
-            self._registered = True
+        channel = self._connection.channel
+        epoll = select.epoll()
+        try:
+            for fd in (channel.bell.fd, channel.control.fileno(), self._connection.process.pidfd):
+                epoll.register(fd, select.EPOLLIN)
+        except BaseException:
+            epoll.close()
+            raise
+        return epoll
 
     def _watch(self) -> None:
-        if not self._watched:
+        if not self._watched and self._epoll is not None:
             self._loop.add_reader(self._epoll, self._on_ready)
             self._watched = True
 
     def _unwatch(self) -> None:
-        if self._watched:
+        if self._watched and self._epoll is not None:
             self._loop.remove_reader(self._epoll)
             self._watched = False
 
@@ -206,5 +206,6 @@ class LoopReader:
             self._timer.cancel()
             self._timer = None
         self._unwatch()
-        if self._connection.dead is not None:
+        if self._epoll is not None:
             self._epoll.close()
+            self._epoll = None

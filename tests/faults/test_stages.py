@@ -140,7 +140,6 @@ def test_a_fault_at_each_stage_of_a_call(fault_file: Path, fault: str, way: str)
             os.kill(pid, signal.SIGKILL)
             while model.workers[0].pid == pid:
                 time.sleep(0.001)
-            ask(model, way)
         before = quiet(model)
         for stage, outcome in OUTCOMES[fault].items():
             pid = model.workers[0].pid
