@@ -68,6 +68,10 @@ class Submission:
 
     #: Its end is to be told as soon as it comes, by the collector's thread.
     watched = False
+    #: A thread is sending the call that is under way: it may look as if it were sent, and then find the ring full.
+    _being_sent = False
+    #: The inputs are a copy.
+    _kept = False
 
     def __init__(
         self,
@@ -86,7 +90,6 @@ class Submission:
         self._outputs = outputs
         self._deadline = deadline
         self._retries = retries
-        self._kept = False
         #: What has become of it; the first to say so decides (`dict.setdefault` is atomic).
         self._fate: dict[int, object] = {}
         self._seat: list[Seat] = []
@@ -94,8 +97,6 @@ class Submission:
         self._attendant: dict[int, object] = {}
         #: The call that is under way, and whether its worker was claimed for it; for one who takes it away from here to end it.
         self._under_way: list[tuple[Link, Call, ArrayKind | None, bool]] = []
-        #: A thread is sending that call: it may look as if it were sent, and then find the ring full.
-        self._being_sent = False
 
     def start(self) -> None:
         """Send the call, or have it sent once a worker is there. As ever, the inputs are the caller's again when this returns."""
@@ -129,7 +130,7 @@ class Submission:
                 link, call, _, _ = self._under_way[0]
             except IndexError:  # it waits for a worker
                 return
-            if self._model.replicas.is_copy:
+            if link.connection.dead is not None and self._model.replicas.is_copy:
                 raise self._model.replicas.not_here()
             if self.watched or self._being_sent or not call.id or self._attendant.setdefault(0, me) is not me:
                 link.collector.see_to()  # in a callback of another one, which keeps the collector's thread
