@@ -17,6 +17,10 @@ from ..ipc.control import Control
 _LOOK_AGAIN_MS = 1000
 
 
+class NotLetIn(WorkerDied):
+    """The worker lives on, and does not let this process in."""
+
+
 class AttachedProcess:
     """It cannot be waited for, killed or asked what it printed: that is its owner's affair. Who is attached can only leave.
 
@@ -105,7 +109,7 @@ class AttachedProcess:
                 close_all(fds)
                 if message["type"] == "failed":
                     why = refusal(message)
-        return WorkerDied(
+        return NotLetIn(
             f"{self._who()} does not let this process in, and lives on: {why}",
             pid=self.pid,
             exit_code=None,

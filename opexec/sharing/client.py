@@ -18,7 +18,7 @@ from ..memory import parse_size
 from ..request import Specs, check_timeout, check_wait
 from ..supervision.policies import RestartPolicy, Supervision
 from ..worker import WorkerProcess
-from .attached import AttachedProcess, refusal
+from .attached import AttachedProcess, NotLetIn, refusal
 from .visit import Visit
 
 if TYPE_CHECKING:
@@ -68,6 +68,26 @@ def attach(
         load_timeout=None,  # a worker that is at a long call lets nobody in meanwhile
     )
     deadline = None if attach_timeout is None else time.monotonic() + attach_timeout
+    while True:
+        try:
+            return _attached(name, deadline, attach_timeout, timeout, wait, check, shm_limit, supervision)
+        except WorkerDied as error:
+            # One that died as it was to let this process in: its owner tells of the next one, or that there will be none.
+            if isinstance(error, NotLetIn) or (deadline is not None and time.monotonic() >= deadline):
+                raise LoadError(str(error), stage="attach") from None
+
+
+def _attached(
+    name: str,
+    deadline: float | None,
+    attach_timeout: float | None,
+    timeout: float | None,
+    wait: str,
+    check: bool,
+    shm_limit: int | str | None,
+    supervision: Supervision,
+) -> Model:
+    """`attach`, to the worker that there is. Raises WorkerDied if that dies meanwhile, or does not let this process in."""
     visit = Visit.open(name, deadline)
     try:
         told = visit.describe(10.0 if deadline is None else max(deadline - time.monotonic(), 0.001))
@@ -95,8 +115,6 @@ def attach(
                 f"the worker of the shared model {name!r} did not let this process in within {attach_timeout} s; it is busy with a call, "
                 "or stopped. Raise attach_timeout"
             ) from None
-        if isinstance(error, WorkerDied):
-            raise LoadError(str(error), stage="attach") from None
         raise
     return model
 

@@ -355,6 +355,28 @@ def test_a_worker_that_dies_as_it_is_to_let_a_client_in_is_waited_for(
             assert attached.workers[0].pid == model.workers[0].pid != killed[0]
 
 
+def test_a_worker_that_dies_while_it_is_to_let_a_client_in_is_waited_for(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+):
+    killed: list[int] = []
+    let_in = Connection.let_in
+
+    def and_its_death(connection: Connection, *arguments: int) -> None:
+        pid = connection.process.pid
+        if not killed:
+            os.kill(pid, signal.SIGSTOP)  # it takes the message no more
+        let_in(connection, *arguments)
+        if not killed:
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Connection, "let_in", and_its_death)
+    with opexec.load(source("double"), name="double") as model, model.share("it"):
+        with opexec.attach("it", timeout=60, attach_timeout=60) as attached:
+            assert attached.infer({"x": np.ones(3)})["y"].tolist() == [2.0] * 3
+            assert attached.workers[0].pid == model.workers[0].pid != killed[0]
+
+
 def test_the_owners_death_ends_the_worker_and_the_client_is_told(runtime: Path, client: Callable[[], Client]):
     owner, one = client(), client()
     owner.run(f"m = opexec.load({source('double')!r}, name='owned'); s = m.share()")
