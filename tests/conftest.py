@@ -1,8 +1,10 @@
 """What all tests share. Runs on Python 3.7 too, where tests/foreign runs the tests of ipc and workers."""
 
+import gc
 import signal
 
 import hypothesis
+import pytest
 
 # The same examples in every run, and no deadline: how long an example takes says nothing about right or wrong.
 hypothesis.settings.register_profile("opexec", derandomize=True, deadline=None)
@@ -10,6 +12,15 @@ hypothesis.settings.load_profile("opexec")
 
 # A shell that starts something in the background has it ignore Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def no_collection():
+    """No garbage collection in this test: what an interruption raises within one is told as unraisable, and interrupts nothing."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

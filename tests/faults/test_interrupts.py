@@ -315,6 +315,7 @@ def test_ctrl_c_while_other_threads_call() -> None:
         assert not failures, failures
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_ctrl_c_by_a_signal_at_many_moments() -> None:
     """The same with real signals, which come between any two instructions."""
 

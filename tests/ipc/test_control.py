@@ -291,6 +291,7 @@ def interruptions(first, interval=0.0):
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_an_interrupted_receive_keeps_the_part_that_came():
     whole = frame({"type": "m", "data": bytes(range(256)) * 1000})
     with raw_peer() as (control, peer):
@@ -305,6 +306,7 @@ def data_of(number, longest):
     return bytes([number % 251]) * (number * 97 % longest)
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_interruptions_at_any_moment_of_receiving_break_no_message():
     with pair() as (left, right):
 
@@ -339,6 +341,7 @@ def test_interruptions_at_any_moment_of_receiving_break_no_message():
         assert interrupted
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_interruptions_at_any_moment_of_sending_break_no_message():
     with pair() as (left, right):
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 import time
@@ -219,26 +218,23 @@ def test_joined_outputs_outlive_what_they_came_with(shared: tuple[Model, Gate]) 
     assert kept.tolist() == [40]
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_memory_goes_with_the_last_part_of_an_answer(shared: tuple[Model, Gate]) -> None:
     model, gate = shared
-    gc.disable()
-    try:
-        held = hold(model, gate)
-        futures = [model.submit(x(number)) for number in range(3)]
-        gate.let()
-        parts = [future.result(PATIENCE)["y"] for future in futures]
-        one = futures.pop()
-        whole = weakref.ref(parts[0].base)
-        assert whole() is not None and all(part.base is whole() for part in parts)
-        others = [weakref.ref(part) for part in parts[:2]]
-        del futures, parts
-        wait_until(lambda: not any(other() is not None for other in others))
-        assert whole() is not None and one.result()["y"].tolist() == [20]
-        del one
-        wait_until(lambda: whole() is None)
-        assert held.result(PATIENCE)
-    finally:
-        gc.enable()
+    held = hold(model, gate)
+    futures = [model.submit(x(number)) for number in range(3)]
+    gate.let()
+    parts = [future.result(PATIENCE)["y"] for future in futures]
+    one = futures.pop()
+    whole = weakref.ref(parts[0].base)
+    assert whole() is not None and all(part.base is whole() for part in parts)
+    others = [weakref.ref(part) for part in parts[:2]]
+    del futures, parts
+    wait_until(lambda: not any(other() is not None for other in others))
+    assert whole() is not None and one.result()["y"].tolist() == [20]
+    del one
+    wait_until(lambda: whole() is None)
+    assert held.result(PATIENCE)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
