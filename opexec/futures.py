@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .array_kinds import ArrayKind
 from .arrays import snapshot
 from .calls import Again, Call
+from .lazy_future import LazyFuture
 from .supervision.admission import Seat
 from .supervision.link import Link
 
@@ -19,18 +20,17 @@ if TYPE_CHECKING:
 _ENDED, _CANCELLED = object(), object()
 
 
-class SubmittedFuture(Future[dict[str, Any]]):
+class SubmittedFuture(LazyFuture[dict[str, Any]]):
     """A Future that can be cancelled until the answer is there. The worker may run the call all the same; nobody gets its answer then.
 
     A thread that waits for its result reads the answer itself. With a callback it is completed by another thread, which runs that.
     """
 
     def __init__(self, submission: Submission) -> None:
-        super().__init__()
         self._submission: Submission | None = submission
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
-        return super().result(self._attended(timeout))
+        return super().result(self._attended(timeout) if self._submission is not None else timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         return super().exception(self._attended(timeout))
@@ -136,7 +136,9 @@ class Submission:
                 link.collector.see_to()  # in a callback of another one, which keeps the collector's thread
                 return
             try:
-                if not link.connection.attend(call, until) or self.watched:
+                if call.answer is None and not link.connection.attend(call, until):
+                    return
+                if self.watched:
                     return
                 self._complete()
                 link.collector.forget(call)
@@ -298,9 +300,7 @@ class Submission:
         future._submission = None
         if error is not None:
             self._model.failures.add(error)
-            future.set_exception(error)
-        else:
-            future.set_result(results or {})
+        future.finish(results, error)
 
     def _leave(self) -> None:
         try:
