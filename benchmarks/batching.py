@@ -50,7 +50,11 @@ class _Round(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks batching", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks batching",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--threads", type=int, default=8)

@@ -26,7 +26,11 @@ _NAME = "benchmark"
 
 def main(argv: list[str]) -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks sharing", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks sharing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--client", action="store_true", help=argparse.SUPPRESS)

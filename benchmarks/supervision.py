@@ -3,7 +3,7 @@
 One run, one table, each figure beside its goal:
 
 - from a worker's SIGKILL until a caller that waits for it has its error, and how much of that came after the kernel had ended the process:
-  that part alone is opexec's;
+  that part alone is opexec's; beside it, how long the kernel takes to end an interpreter that has imported numpy and nothing else;
 - from the kill of an idle worker until a call is answered again, beside the time in which the same model is loaded;
 - from a caller's SIGKILL until the kernel has ended its worker;
 - the processor time of this process while it has idle workers, as they are and with limits that are looked after;
@@ -13,6 +13,7 @@ One run, one table, each figure beside its goal:
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import select
 import signal
@@ -60,6 +61,9 @@ while True:
     model.infer({"x": np.ones(8)})
 """
 
+#: The least that a worker is.
+_BARE = "import numpy, time; print(flush=True); time.sleep(600)"
+
 _NOW, _FOR_LONG = {"x": np.ones(8)}, {"x": np.full(8, -60.0)}
 
 #: What can be asked of the supervisor, by what the table calls it. The first has nothing to be supervised, the second is the default.
@@ -85,6 +89,7 @@ class Figure(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 1 with ``--check`` if a goal was missed."""
     given = _parser().parse_args(argv)
+    logging.getLogger("opexec").setLevel(logging.ERROR)  # else a line for every kill
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.py"
         file.write_text(_MODEL)
@@ -98,7 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks supervision", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks supervision",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--starts", type=int, default=10)
     parser.add_argument("--callers", type=int, default=20, help="how many callers are killed")
@@ -112,13 +121,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _figures(source: str, given: argparse.Namespace) -> Iterator[Figure]:
     with opexec.load(source, restart=_AT_ONCE) as model:
-        seen, after = deaths_seen(model, given.kills)
+        seen, after, bare = deaths_seen(model, given.kills)
         again = service_again(model, given.starts)
     p99 = _p99(seen)
     yield Figure(
         f"death seen by a waiting caller, {len(seen)} kills", _times(seen), "p99 <= 5 ms", p99 <= 0.005
     )
     yield Figure("  of that, after the kernel had ended the worker", _times(after))
+    yield Figure("  the kernel ends a bare interpreter with numpy, in turn with these", _times(bare))
 
     starts = start_times(source, given.starts)
     late = statistics.median(again) - statistics.median(starts)
@@ -146,9 +156,10 @@ def _figures(source: str, given: argparse.Namespace) -> Iterator[Figure]:
         )
 
 
-def deaths_seen(model: Model, count: int) -> tuple[list[float], list[float]]:
-    """Seconds from each kill of a busy worker until its caller has WorkerDied; and of these, those after the kernel had ended the process."""
-    found, after = [], []
+def deaths_seen(model: Model, count: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds from each kill of a busy worker until its caller has WorkerDied; of these, those after the kernel had ended the process; and
+    from each kill of a bare interpreter until the kernel had ended that."""
+    found, after, bare = [], [], []
     for _ in range(count):
         model.infer(_NOW)
         ended: list[float] = []
@@ -165,17 +176,29 @@ def deaths_seen(model: Model, count: int) -> tuple[list[float], list[float]]:
         while model.stats().calls == calls:
             time.sleep(0.001)
         time.sleep(0.02)  # it sleeps in the model, and the caller in poll
-        pid = model.workers[0].pid or 0
-        pidfd = os.pidfd_open(pid)
-        began = time.perf_counter()
-        os.kill(pid, signal.SIGKILL)
-        select.select([pidfd], [], [])
-        gone = time.perf_counter()
-        os.close(pidfd)
+        began, gone = _kill(model.workers[0].pid or 0)
         thread.join()
         found.append(ended[0] - began)
         after.append(max(ended[0] - gone, 0.0))
-    return found, after
+        with subprocess.Popen([sys.executable, "-c", _BARE], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.02)
+            began, gone = _kill(process.pid)
+        bare.append(gone - began)
+    return found, after, bare
+
+
+def _kill(pid: int) -> tuple[float, float]:
+    """SIGKILL; returns when it was sent, and when the kernel had ended the process."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        began = time.perf_counter()
+        os.kill(pid, signal.SIGKILL)
+        select.select([pidfd], [], [])
+        return began, time.perf_counter()
+    finally:
+        os.close(pidfd)
 
 
 def service_again(model: Model, count: int) -> list[float]:

@@ -19,7 +19,11 @@ THREADS = 1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rounds", type=int, default=200, help="calls measured to each model (%(default)s)")
     arguments = parser.parse_args()
     try:

@@ -81,7 +81,11 @@ def show(data: dict[str, Any], console: Console) -> None:
 
 def _parser(name: str) -> argparse.ArgumentParser:
     scenario = importlib.import_module(f"benchmarks.scenarios.{name}")
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=scenario.__doc__)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {name}",
+        description=scenario.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--quick", action="store_true", help="few and short rounds; shows the way, decides nothing"
     )
