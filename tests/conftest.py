@@ -1,7 +1,9 @@
 """What all tests share. Runs on Python 3.7 too, where tests/foreign runs the tests of ipc and workers."""
 
 import gc
+import os
 import signal
+import threading
 
 import hypothesis
 import pytest
@@ -26,6 +28,15 @@ def no_collection():
 def pytest_configure(config):
     # Older Hypothesis looks for what refers to its own source of random numbers, and sees no frozen object (below).
     config.addinivalue_line("filterwarnings", "ignore:It looks like `register_random`")
+
+
+@pytest.fixture
+def descriptors(no_collection):
+    """Tells which descriptors are open. None of those that former tests have left is closed meanwhile, by whatever ends so late."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("opexec-collector"):  # it stays for a second, and what it sees to as well
+            thread.join()
+    return lambda: set(os.listdir("/proc/self/fd"))
 
 
 def pytest_collection_modifyitems(items):

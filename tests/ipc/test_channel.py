@@ -46,7 +46,7 @@ def test_both_ways_have_plans_of_their_own(ends, packer):
         ends.worker.plan(block.plan.id)
 
 
-def test_what_could_not_be_told_in_time_is_told_again(ends, packer, segments):
+def test_what_could_not_be_told_in_time_is_told_again(ends, packer, segments, descriptors):
     names = tuple("input {}".format(number) for number in range(20000))
     block = packer.pack(names, [np.zeros(1, "u1")] * len(names), 0)
     segment = segments(PAGE)
@@ -64,12 +64,12 @@ def test_what_could_not_be_told_in_time_is_told_again(ends, packer, segments):
         ends.worker.handle_control()
     ends.worker.handle_control()
     assert ends.worker.plan(block.plan.id).names == names
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(3):
         ends.caller.offer(segment, deadline=float("inf"))
     ends.worker.handle_control()
     assert list(ends.worker.segments) == [segment.id]
-    assert len(os.listdir("/proc/self/fd")) == before + 1, "its mapping holds one descriptor"
+    assert len(descriptors() - before) == 1, "its mapping holds one descriptor"
 
 
 def test_what_is_told_without_waiting_arrives_once(ends, packer):
@@ -269,31 +269,27 @@ def test_a_segment_message_without_a_field_is_refused(ends, segments, missing):
         ends.worker.handle_control()
 
 
-def open_descriptors():
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize("count", [0, 2, 5])
-def test_a_segment_message_needs_one_descriptor_and_keeps_none_else(ends, segments, count):
+def test_a_segment_message_needs_one_descriptor_and_keeps_none_else(ends, segments, count, descriptors):
     segment = segments(PAGE)
-    before = open_descriptors()
+    before = descriptors()
     ends.controls[0].send({"type": "segment", "id": 0, "size": PAGE}, [segment.fd] * count)
     with pytest.raises(ProtocolError):
         ends.worker.handle_control()
-    assert open_descriptors() == before, "descriptors were left open"
+    assert descriptors() == before, "descriptors were left open"
 
 
-def test_descriptors_that_no_message_of_that_kind_has_are_closed(ends, packer, segments):
+def test_descriptors_that_no_message_of_that_kind_has_are_closed(ends, packer, segments, descriptors):
     block = packer.pack(("x",), [np.zeros(3)], 0)
     segment = segments(PAGE)
-    before = open_descriptors()
+    before = descriptors()
     ends.controls[0].send(block.plan.to_message(), [segment.fd])
     ends.controls[0].send({"type": "forget", "plans": []}, [segment.fd])
     try:
         ends.worker.handle_control()
     except ProtocolError:
         pass
-    assert open_descriptors() == before, "descriptors were left open"
+    assert descriptors() == before, "descriptors were left open"
 
 
 def test_a_descriptor_that_is_no_memory_is_refused(ends):

@@ -82,10 +82,6 @@ def identity(fd):
     return status.st_dev, status.st_ino
 
 
-def open_descriptors():
-    return set(os.listdir("/proc/self/fd"))
-
-
 def run_in_thread(function, *args):
     """A started thread, and a list that gets what the function returned or raised."""
     outcome = []
@@ -387,14 +383,14 @@ def test_what_was_sent_before_the_end_is_received_first():
             right.send({"type": "m"})
 
 
-def test_an_end_in_the_middle_of_a_message_says_so_and_keeps_no_descriptor():
+def test_an_end_in_the_middle_of_a_message_says_so_and_keeps_no_descriptor(descriptors):
     with raw_peer() as (control, peer), pipes(1) as made:
-        before = open_descriptors()
+        before = descriptors()
         peer.sendmsg([frame({"type": "m"}, 1)[:-1]], rights([made[0][0]]))
         peer.shutdown(socket.SHUT_RDWR)
         with pytest.raises(PeerGone, match="in the middle of a message"):
             control.receive(timeout=10)
-        assert open_descriptors() == before
+        assert descriptors() == before
 
 
 def test_a_peer_that_left_without_reading_is_gone():
@@ -429,17 +425,17 @@ def test_closing_wakes_a_thread_that_waits():
             right.send({"type": "m"})
 
 
-def test_closing_closes_the_descriptors_that_nobody_received():
+def test_closing_closes_the_descriptors_that_nobody_received(descriptors):
     with pipes(2) as made:
-        before = open_descriptors()
+        before = descriptors()
         with raw_peer() as (control, peer):
             peer.sendmsg([frame({"type": "m"}, 1)], rights([made[0][0]]))
             peer.sendmsg([frame({"type": "not whole"}, 1)[:-1]], rights([made[1][0]]))
             with pytest.raises(TimeoutError):  # takes in both, and gives back neither
                 control.send({"type": "m", "data": bytes(4 << 20)}, timeout=0.05)
             assert control.pending() == 1
-            assert len(open_descriptors() - before) == 4, "two sockets, two received"
-        assert open_descriptors() == before
+            assert len(descriptors() - before) == 4, "two sockets, two received"
+        assert descriptors() == before
 
 
 def test_a_forked_copy_that_closes_does_not_end_its_parents_connection():
@@ -501,31 +497,31 @@ def test_no_bytes_raise_anything_but_a_protocol_error(stream):
                     assert isinstance(message["type"], str)
 
 
-def test_descriptors_of_no_message_are_closed():
+def test_descriptors_of_no_message_are_closed(descriptors):
     with raw_peer() as (control, peer), pipes(1) as made:
-        before = open_descriptors()
+        before = descriptors()
         peer.sendmsg([frame({"type": "m"})], rights(made[0]))
         with pytest.raises(ProtocolError, match="2 descriptors came that belong to no message"):
             control.receive(timeout=10)
-        assert open_descriptors() == before
+        assert descriptors() == before
 
 
-def test_more_descriptors_than_fit_are_an_error_and_none_stays_open():
+def test_more_descriptors_than_fit_are_an_error_and_none_stays_open(descriptors):
     with raw_peer() as (control, peer), pipes(1) as made:
-        before = open_descriptors()
+        before = descriptors()
         peer.sendmsg([frame({"type": "m"}, 1)], rights([made[0][0]] * (MAX_DESCRIPTORS + 8)))
         with pytest.raises(ProtocolError, match="descriptors that came are lost"):
             control.receive(timeout=10)
-        assert open_descriptors() == before
+        assert descriptors() == before
 
 
 @pytest.mark.parametrize("left", range(4))
-def test_a_message_that_may_lose_descriptors_is_received_with_those_that_fit(left):
+def test_a_message_that_may_lose_descriptors_is_received_with_those_that_fit(left, descriptors):
     ours, theirs = socket.socketpair()
     with pipes(2) as made:
         control, peer = Control(ours, may_lose=("m",)), Control(theirs)
         fds = [made[0][0], made[0][1], made[1][0]]
-        before = open_descriptors()
+        before = descriptors()
         peer.send({"type": "n"})
         peer.send({"type": "m"}, fds)
         peer.send({"type": "n"})
@@ -538,7 +534,7 @@ def test_a_message_that_may_lose_descriptors_is_received_with_those_that_fit(lef
         for _, fds in received:
             for fd in fds:
                 os.close(fd)
-        assert open_descriptors() == before
+        assert descriptors() == before
         control.close()
         peer.close()
 

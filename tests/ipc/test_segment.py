@@ -179,11 +179,8 @@ if sys.version_info >= (3, 10):
 
         monkeypatch.setattr(posix_ipc, "SharedMemory", refuse)
 
-    def open_descriptors():
-        return len(os.listdir("/proc/self/fd"))
-
-    def test_a_memfd_stands_in_and_cannot_be_shrunk(no_posix, attached):
-        before = open_descriptors()
+    def test_a_memfd_stands_in_and_cannot_be_shrunk(no_posix, attached, descriptors):
+        before = descriptors()
         segment = Segment.create(4, 3 * PAGE)
         assert segment.size == 3 * PAGE and os.fstat(segment.fd).st_blocks * 512 >= segment.size
         assert not os.get_inheritable(segment.fd)
@@ -195,18 +192,18 @@ if sys.version_info >= (3, 10):
         assert segment.map[3 * PAGE - 1] == 9
         segment.close()
         del segment, other
-        assert open_descriptors() == before, "a descriptor was left open"
+        assert descriptors() == before, "a descriptor was left open"
 
-    def test_where_nothing_helps_the_error_says_so_and_nothing_is_left(monkeypatch):
+    def test_where_nothing_helps_the_error_says_so_and_nothing_is_left(monkeypatch, descriptors):
         def full(fd, offset, size):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        before = open_descriptors()
+        before = descriptors()
         monkeypatch.setattr(os, "posix_fallocate", full)
         with pytest.raises(OSError) as raised:
             Segment.create(0, PAGE)
         assert raised.value.errno == errno.ENOSPC
-        assert open_descriptors() == before
+        assert descriptors() == before
 
     def test_too_many_open_files_is_no_reason_for_a_memfd(monkeypatch):
         def refuse(*arguments, **more):

@@ -209,16 +209,16 @@ def test_closing_is_final_and_keeps_the_tail(make) -> None:
     assert logs.tail() == ("kept",)
 
 
-def test_no_descriptor_stays_open(make) -> None:
+def test_no_descriptor_stays_open(make, descriptors: Callable[[], set[str]]) -> None:
     make()  # the thread and its epoll stay
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(3):
         logs = WorkerLogs("m")
         worker = Worker(logs, 1)
         worker.close()
         logs.close()
     WorkerLogs("never started").close()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_a_forked_copy_reads_nothing_and_has_logs_of_its_own(make, collector: Collector) -> None:

@@ -118,9 +118,9 @@ def test_anything_but_a_hello_is_a_protocol_error():
             handshake.answer(worker)
 
 
-def test_descriptors_that_come_with_a_hello_are_closed():
+def test_descriptors_that_come_with_a_hello_are_closed(descriptors):
     with controls() as (caller, worker):
-        before = set(os.listdir("/proc/self/fd"))
+        before = descriptors()
         caller.send(caller_hello(), [0])
         handshake.answer(worker)
-        assert set(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before
