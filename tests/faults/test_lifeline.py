@@ -153,6 +153,7 @@ def test_children_of_a_worker_that_died_before_its_caller_go_too(scene) -> None:
     """Nothing of the worker takes part any more: neither a signal to it nor a descriptor it held."""
     one = scene()
     one.caller.send_signal(signal.SIGSTOP)  # so that it cannot clean up after the worker
+    os.waitid(os.P_PID, one.caller.pid, os.WSTOPPED | os.WNOWAIT)  # all its threads have stopped
     signal.pidfd_send_signal(one.pidfds[0], signal.SIGKILL)
     assert select.select([one.pidfds[0]], [], [], 60)[0]
     assert not any(one.is_dead(child) for child in (1, 2, 3))
