@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,10 @@ def driver(monkeypatch):
 def wait_until_gone(pids):
     """For ever, if one of them lives on; the limit of the test ends it."""
     for pid in pids:
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            pass
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            while process.status() != psutil.STATUS_ZOMBIE:
+                pass
 
 
 def test_a_wrong_answer_is_never_measured(driver):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import re
@@ -32,8 +33,11 @@ def held() -> dict[str, Any]:
         if thread.name.startswith("opexec-collector"):
             thread.join()
     gc.collect()
+    links = []
     with os.scandir("/proc/self/fd") as entries:
-        links = [os.readlink(entry.path) for entry in entries]
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another thread has closed it meanwhile
+                links.append(os.readlink(entry.path))
     maps = Path("/proc/self/maps").read_text().splitlines()
     return {
         "descriptors": sorted(re.sub(r"\d+", "N", link) for link in links if "/proc/" not in link),

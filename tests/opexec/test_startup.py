@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -32,7 +33,15 @@ def load(factory: str, **arguments: object) -> Model:
 
 
 def workers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "--control" in child.cmdline()]
+    """Those that live."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(
+            psutil.NoSuchProcess
+        ):  # it has ended, and its status may not have been taken yet
+            if "--control" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def in_thread(work: object) -> threading.Thread:
@@ -168,7 +177,7 @@ def test_a_failure_is_raised_by_everything(factory: str, kind: type[OpexecError]
             seen.append(caught.value)
     assert len({*map(id, seen)}) == len(seen) - 1, "each is a new one, but for the Future's"
     assert not model.ready and model.workers[0].state == "failed"
-    assert not [child for child in workers() if child.status() != psutil.STATUS_ZOMBIE]
+    assert not workers()
     model.close()
     assert model.workers[0].state == "stopped"
 
@@ -240,7 +249,7 @@ def test_close_at_any_moment_of_loading(_: int) -> None:
     with pytest.raises(ModelClosed):
         model.wait_ready()
     loading(model)
-    assert not [child for child in workers() if child.status() != psutil.STATUS_ZOMBIE]
+    assert not workers()
     assert model.stats().shared_memory == 0
 
 
