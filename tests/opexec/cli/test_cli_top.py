@@ -36,6 +36,7 @@ Calls = Callable[[int], None]
 def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[subprocess.Popen[str], Calls]]:
     """Another program that shares a model as "scaler", and what has it make so many calls."""
     monkeypatch.setenv("OPEXEC_RUNTIME", str(tmp_path / "run"))
+    monkeypatch.setattr("opexec.metrics.watching._PATIENCE_S", 60.0)  # on a busy machine it may take long
     program = subprocess.Popen(
         [sys.executable, "-c", OWNER, source("double")],
         stdin=subprocess.PIPE,
@@ -103,14 +104,15 @@ def test_rates_are_between_two_looks(owner: tuple[subprocess.Popen[str], Calls])
 def test_an_owner_that_does_not_answer_is_shown_as_such(
     owner: tuple[subprocess.Popen[str], Calls], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opexec.metrics.watching._PATIENCE_S", 0.2)
     program, _ = owner
     with Watcher() as watcher:
         assert watcher.look()[0].seen is not None
         program.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
         try:
-            (one,) = watcher.look()
+            with monkeypatch.context() as impatient:
+                impatient.setattr("opexec.metrics.watching._PATIENCE_S", 0.2)
+                (one,) = watcher.look()
             assert one.seen is None and "did not answer in time" in one.error
         finally:
             program.send_signal(signal.SIGCONT)
