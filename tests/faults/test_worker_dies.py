@@ -59,7 +59,8 @@ def children() -> set[int]:
 
 
 def segments_in_dev_shm() -> list[str]:
-    return [name for name in os.listdir("/dev/shm") if name.startswith("opexec-")]
+    """This process's: another one's may be there for as long as it takes to unlink it, or for good where it was killed in that time."""
+    return [name for name in os.listdir("/dev/shm") if name.startswith(f"opexec-{os.getpid()}-")]
 
 
 def assert_says(error: WorkerDied, how: str, stage: str) -> None:
@@ -91,7 +92,7 @@ def nothing_stays() -> Any:
     before = children()
     yield
     assert children() <= before, "a worker, or a child of one, is left behind"
-    while segments_in_dev_shm():  # another process's may be there for as long as it takes to unlink it
+    while segments_in_dev_shm():  # a thread that was about to replace a worker may be unlinking one
         pass
 
 

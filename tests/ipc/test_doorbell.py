@@ -305,6 +305,7 @@ def ctrl_c():
     signal.signal(signal.SIGINT, previous)
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("rung", [False, True], ids=["not rung", "rung"])
 def test_ctrl_c_in_a_sleep_leaves_the_bell_ready(bells, ctrl_c, rung):
     for head in range(5):
