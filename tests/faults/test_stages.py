@@ -228,8 +228,7 @@ def test_stopped_while_loading_it_has_the_load_timeout(
 
     def receive(process: WorkerProcess, deadline: float | None = None) -> Any:
         if process.hello and armed.is_set():
-            while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
-                time.sleep(0.001)
+            wait_until_stopped(process)
             armed.clear()
             assert deadline is not None and deadline > time.monotonic()
             deadline = time.monotonic()  # it has passed by now
@@ -262,6 +261,11 @@ def test_stopped_while_loading_it_has_the_load_timeout(
         ask_without_end(model)
     del model
     assert_soon(possessions, before)
+
+
+def wait_until_stopped(process: WorkerProcess) -> None:
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.001)
 
 
 def ask_without_end(model: Model) -> None:
@@ -305,7 +309,13 @@ def test_a_fault_before_the_handshake(
     del model
     before = possessions()
     if fault == "SIGSTOP":
-        monkeypatch.setattr("opexec.worker.HANDSHAKE_S", 0.5)
+        received = WorkerProcess.receive
+
+        def receive(process: WorkerProcess, deadline: float | None = None) -> Any:
+            wait_until_stopped(process)
+            return received(process, time.monotonic())  # the time for the handshake has passed by now
+
+        monkeypatch.setattr(WorkerProcess, "receive", receive)
     marker.touch()
     with pytest.raises(kind) as caught:
         load(env=str(script), memory_limit=None)
