@@ -68,8 +68,10 @@ def load(what: str, **arguments: Any) -> Model:
     return opexec.load(what, timeout=PATIENCE, **arguments)
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+def warnings(model: Model, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Those about the model: threads that see to the end of former tests' workers may still tell of them."""
+    told = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    return [one.getMessage() for one in told if getattr(one, "model", None) == model.name]
 
 
 def test_after_max_calls() -> None:
@@ -137,7 +139,7 @@ def test_a_limit_that_a_new_worker_exceeds_is_told_once_and_replaces_nobody(
         assert model.infer({"x": GO})["y"] == 2
         looks(5)
         assert model.workers[0].pid == pid and model.workers[0].restarts == 0
-        (told,) = warnings(caplog)
+        (told,) = warnings(model, caplog)
         assert "'fat'" in told and f"worker {pid}" in told and "max_memory=1048576" in told
         # In the long run, and only one that has served calls.
         monkeypatch.setattr(recycling, "_IN_VAIN_S", 0.0)
@@ -148,7 +150,7 @@ def test_a_limit_that_a_new_worker_exceeds_is_told_once_and_replaces_nobody(
         pid = model.workers[0].pid
         assert model.infer({"x": GO})["y"] == 2
         looks(5)
-        assert model.workers[0].pid == pid and len(warnings(caplog)) == 1
+        assert model.workers[0].pid == pid and len(warnings(model, caplog)) == 1
 
 
 def test_one_that_has_served_nobody_is_not_replaced_however_long_it_takes(
@@ -170,7 +172,7 @@ def test_shared_memory_does_not_count(looks: Callable[[int], None], caplog: pyte
         pid = model.workers[0].pid
         assert psutil.Process(pid).memory_info().rss > limit, "it has touched all of its input"
         looks(5)
-        assert model.workers[0].pid == pid and not warnings(caplog)
+        assert model.workers[0].pid == pid and not warnings(model, caplog)
 
 
 def test_a_process_that_has_ended_holds_nothing() -> None:
