@@ -15,6 +15,8 @@ from ..ipc.channel import close_all
 from ..ipc.control import Control
 
 _LOOK_AGAIN_MS = 1000
+#: A process that dies has its sockets closed a moment before its end can be seen; so long one that is gone from its socket may take.
+_DYING_MS = 1000
 
 
 class NotLetIn(WorkerDied):
@@ -84,11 +86,12 @@ class AttachedProcess:
 
     def death(self, stage: str, why: str = "") -> WorkerDied:
         """Why the connection ended while `stage` (see WorkerDied). How the worker ended is known to its owner alone."""
-        if stage == "load" and self.alive:
+        alive = self._lives_on() if stage == "load" else self.alive
+        if stage == "load" and alive:
             return self._not_let_in()
         how = (
             "closed its connection to this client"
-            if self.alive
+            if alive
             else "died; how, and what it printed last, is known to its owner"
         )
         return WorkerDied(
@@ -101,6 +104,13 @@ class AttachedProcess:
             stderr=(),
             stage=stage,
         )
+
+    def _lives_on(self) -> bool:
+        """Whether it lives, though the connection has ended."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        left = self.control.fileno() < 0  # then it was this process that closed it
+        return not poll.poll(0 if left else _DYING_MS)
 
     def _not_let_in(self) -> WorkerDied:
         why = "it may have no file descriptors left for another client; its owner's log says more"

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from opexec.ipc.control import Control
 from opexec.ipc.ring import CALLER, CHANNEL_BYTES, write_header
 from opexec.ipc.segment import Segment
 from opexec.sharing import listener, places
+from opexec.sharing.attached import AttachedProcess
 from opexec.sharing.shared import Share
 from opexec.sharing.visit import Visit
 from tests.attaching import Client, client, no_idle_clients, runtime
@@ -375,6 +377,32 @@ def test_a_worker_that_dies_while_it_is_to_let_a_client_in_is_waited_for(
         with opexec.attach("it", timeout=60, attach_timeout=60) as attached:
             assert attached.infer({"x": np.ones(3)})["y"].tolist() == [2.0] * 3
             assert attached.workers[0].pid == model.workers[0].pid != killed[0]
+
+
+def test_a_worker_whose_socket_is_closed_before_its_end_is_seen_has_died(monkeypatch: pytest.MonkeyPatch):
+    real = select.poll
+
+    class Late:
+        """Its process dies while somebody waits for that, and not before."""
+
+        def __init__(self) -> None:
+            self._poll = real()
+            self.register = self._poll.register
+
+        def poll(self, timeout: int) -> list[tuple[int, int]]:
+            if timeout:
+                worker.kill()
+            return self._poll.poll(timeout)
+
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as worker:
+        told = {"pid": worker.pid, "owner": os.getpid(), "interpreter": "", "python": "", "numpy": ""}
+        process = AttachedProcess("it", told, Control(ours), os.pidfd_open(worker.pid))
+        theirs.close()
+        with monkeypatch.context() as patched:
+            patched.setattr(select, "poll", Late)
+            died = process.death("load")
+        assert type(died) is opexec.WorkerDied and "died" in str(died)
 
 
 def test_the_owners_death_ends_the_worker_and_the_client_is_told(runtime: Path, client: Callable[[], Client]):
