@@ -22,8 +22,9 @@ from opexec import CallTimeout, LoadError, Model, ModelClosed, OpexecError, Work
 from opexec.supervision.link import Link
 from opexec.supervision.places import Places
 from opexec.supervision.startup import Startup
-from tests.loaded import source
+from tests.loaded import in_thread, source
 from tests.models import Gate
+from tests.refused_threads import refuse_twice
 
 PATIENCE = 60
 
@@ -44,12 +45,6 @@ def workers() -> list[psutil.Process]:
     return found
 
 
-def in_thread(work: object) -> threading.Thread:
-    thread = threading.Thread(target=work)  # type: ignore[arg-type]
-    thread.start()
-    return thread
-
-
 def test_it_is_there_at_once_and_the_first_calls_wait(gate: Gate) -> None:
     with load("gated_while_loading", name="late") as model:
         assert not model.ready and model.name == "late" and model.platform == "python"
@@ -59,21 +54,18 @@ def test_it_is_there_at_once_and_the_first_calls_wait(gate: Gate) -> None:
         (worker,) = model.workers
         assert worker.state == "loading" and worker.pid == workers()[0].pid and worker.numpy
         x = np.arange(5)
-        answers: dict[str, object] = {}
-        threads = [
-            in_thread(lambda: answers.__setitem__("infer", model.infer({"x": x})["x"].tolist())),
-            in_thread(lambda: answers.__setitem__("call", model(x).tolist())),
-            in_thread(lambda: answers.__setitem__("inputs", model.inputs)),
-            in_thread(lambda: answers.__setitem__("empty", model.empty("x", (2,), "i8").shape)),
-            in_thread(lambda: answers.__setitem__("ready", model.wait_ready(PATIENCE))),
-        ]
+        answers = {
+            "infer": in_thread(lambda: model.infer({"x": x})["x"].tolist()),
+            "call": in_thread(lambda: model(x).tolist()),
+            "inputs": in_thread(lambda: model.inputs),
+            "empty": in_thread(lambda: model.empty("x", (2,), "i8").shape),
+            "ready": in_thread(lambda: model.wait_ready(PATIENCE)),
+        }
         future = model.submit({"x": x})
         assert not future.done() and not model.ready
         gate.let()
         assert future.result(PATIENCE)["x"].tolist() == x.tolist()
-        for thread in threads:
-            thread.join()
-        assert answers == {
+        assert {way: answer.result(PATIENCE) for way, answer in answers.items()} == {
             "infer": x.tolist(),
             "call": x.tolist(),
             "inputs": None,
@@ -87,12 +79,12 @@ def test_restart_while_loading_waits_for_that(gate: Gate) -> None:
     with load("gated_while_loading") as model:
         gate.wait()
         first = model.workers[0].pid
-        thread = in_thread(model.restart)
+        restarted = in_thread(model.restart)
         gate.let()
         gate.wait()
         assert model.workers[0].pid == first, "until the next is ready"
         gate.let()
-        thread.join()
+        restarted.result(PATIENCE)
         assert model.workers[0].pid != first and model(np.ones(1)) == 1
 
 
@@ -215,19 +207,10 @@ def test_close_while_loading(gate: Gate) -> None:
     future = model.submit({"x": np.zeros(1)})
     gate.wait()
     (worker,) = workers()
-    failed: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            model(np.zeros(1))
-        except ModelClosed as error:
-            failed.append(error)
-
-    waiting = in_thread(call)
+    waiting = in_thread(lambda: model(np.zeros(1)))
     model.close()
-    waiting.join()
-    assert len(failed) == 1
     for after in (
+        lambda: waiting.result(PATIENCE),
         model.wait_ready,
         lambda: model(np.zeros(1)),
         lambda: future.result(PATIENCE),
@@ -263,15 +246,7 @@ def loading(model: Model) -> None:
 def test_calls_that_waited_are_told_though_there_was_no_thread_for_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start, refused = threading.Thread.start, []
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "opexec-started-crowded" and len(refused) < 2:
-            refused.append(thread)
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refused = refuse_twice(monkeypatch, "opexec-started-crowded")
     startup, told = Startup("crowded"), threading.Event()
     startup.when_done(lambda error: told.set(), None)
     assert startup.succeed(aside=True)
@@ -338,10 +313,10 @@ def test_ctrl_c_while_waiting_leaves_it_loading(gate: Gate) -> None:
                 gate.wait()
                 signal.pthread_kill(main, signal.SIGUSR1)
 
-            thread = in_thread(interrupt)
+            interrupted = in_thread(interrupt)
             with pytest.raises(KeyboardInterrupt):
                 model(np.zeros(1))
-            thread.join()
+            interrupted.result(PATIENCE)
             gate.let()
             assert model(np.ones(1)) == 1
     finally:

@@ -34,8 +34,9 @@ from opexec.supervision import watcher
 from opexec.supervision.policies import Crashes
 from tests.loaded import in_thread, source
 from tests.models import Gate
+from tests.refused_threads import refuse_twice
+from tests.waiting import PATIENCE, until
 
-PATIENCE = 60.0
 #: Each way to call a model that gives its input back; all give that.
 WAYS: list[Callable[[Model], Any]] = [
     lambda model: model.infer({"x": GO})["output"],
@@ -49,14 +50,6 @@ AT_ONCE = RestartPolicy(max_restarts=50, backoff=0.0)
 
 def load(factory: str, **arguments: Any) -> Model:
     return opexec.load(source(factory), timeout=PATIENCE, **arguments)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Until it holds."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never comes"
-        time.sleep(0.002)
 
 
 def kill(pid: int | None) -> None:
@@ -118,15 +111,7 @@ def test_no_call_waits_for_a_worker_that_nobody_starts(monkeypatch: pytest.Monke
 def test_a_dead_worker_is_replaced_though_there_was_no_thread_for_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start, refused = threading.Thread.start, []
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "opexec-restarting-crowded" and len(refused) < 2:
-            refused.append(thread)
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refused = refuse_twice(monkeypatch, "opexec-restarting-crowded")
     with load("echo", name="crowded") as model:
         kill(model.workers[0].pid)
         assert model.infer({"x": GO})["x"] == GO

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,8 @@ from opexec.metrics.latency import QUEUE, Latency
 from opexec.timing import Sampler
 from tests.loaded import in_thread, source
 from tests.models import Gate
+from tests.waiting import PATIENCE, until
 
-PATIENCE = 60.0
 STOP, GO = {"x": np.array([-1.0])}, {"x": np.array([1.0])}
 SECOND = 1_000_000_000
 
@@ -58,13 +57,6 @@ def hold(model: Model, gate: Gate) -> Any:
     future = model.submit(STOP)
     gate.wait()
     return future
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 async def asynchronous(model: Model) -> Any:

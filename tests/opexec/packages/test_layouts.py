@@ -246,38 +246,33 @@ def test_symbols_and_open_sizes(tmp_path: Path) -> None:
             model.infer({"x": X[:, :1], "y": X})
 
 
-def test_optional_arguments(tmp_path: Path) -> None:
-    code = """
-        class Model:
-            def __call__(self, x, y=None):
-                return {"out": x if y is None else x + y}
+OPTIONAL = """
+    class Module:
+        def forward(self, x, y=None):
+            return {"out": x if y is None else x + y}
 
-        def get_model(data_root):
-            return Model()
-        """
-    with in_process(tmp_path, code) as model:
+        def __call__(self, *args, **kwargs):  # as torch.nn.Module is called
+            return self.forward(*args, **kwargs)
+
+    def get_model(data_root):
+        return Module()%s
+    """
+
+
+@pytest.mark.parametrize(
+    ("called", "kind", "message"),
+    [
+        (".forward", SpecError, "input 'x' is missing"),
+        # What takes any keywords asks for what it needs itself.
+        ("", ModelError, "missing 1 required positional argument: 'x'"),
+    ],
+    ids=["by name", "any keywords"],
+)
+def test_optional_arguments(called: str, kind: type[Exception], message: str, tmp_path: Path) -> None:
+    with in_process(tmp_path, OPTIONAL % called) as model:
         np.testing.assert_array_equal(model.infer({"x": X})["out"], X)
         np.testing.assert_array_equal(model.infer({"x": X, "y": X})["out"], 2 * X)
-        with pytest.raises(SpecError, match="input 'x' is missing"):
-            model.infer({"y": X})
-
-
-def test_a_model_of_any_keywords_asks_for_what_it_needs(tmp_path: Path) -> None:
-    code = """
-        class Module:  # as torch.nn.Module is called
-            def __call__(self, *args, **kwargs):
-                return self.forward(*args, **kwargs)
-
-            def forward(self, x, y=None):
-                return {"out": x if y is None else x + y}
-
-        def get_model(data_root):
-            return Module()
-        """
-    with in_process(tmp_path, code) as model:
-        np.testing.assert_array_equal(model.infer({"x": X})["out"], X)
-        np.testing.assert_array_equal(model.infer({"x": X, "y": X})["out"], 2 * X)
-        with pytest.raises(ModelError, match="missing 1 required positional argument: 'x'"):
+        with pytest.raises(kind, match=message):
             model.infer({"y": X})
 
 
