@@ -175,7 +175,7 @@ def test_a_folder_with_one_net_missing_or_damaged(name, tmp_path):
 def test_nets_that_say_nothing_of_their_outputs_or_the_wrong_thing(nets):
     with pytest.raises(ValueError, match="the predict net names no outputs"):
         nets(OPERATOR("Copy", ["x"], ["y"]), outputs=())
-    with pytest.raises(RuntimeError, match="caffe2 .* cannot load .* never produced by the net.* z "):
+    with pytest.raises(RuntimeError, match=r"caffe2 .* cannot load .* never produced by the net.* z\. "):
         nets(OPERATOR("Copy", ["x"], ["y"]), outputs=("z",))
 
 

@@ -165,7 +165,7 @@ def test_a_torchscript_model_gives_what_it_returned(environment: str, tmp_path: 
 def test_a_model_for_another_version_says_so(tmp_path: Path) -> None:
     path = saved("torch-2.13", tmp_path)
     with pytest.raises(
-        opexec.LoadError, match=r"torch 1\.4\.0 cannot read .*model\.pt.*Environment\("
+        opexec.LoadError, match=r"torch 1\.4\.0 cannot load .*model\.pt.*Environment\("
     ) as caught:
         opexec.load(path, env=built("torch-1.4"))
     assert caught.value.stage == "load"

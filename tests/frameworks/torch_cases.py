@@ -186,7 +186,7 @@ if EXPORTS:
 
     def test_another_dtype_than_the_exported_one_is_refused(exported):
         x = np.ones((2, 3), F4)
-        with pytest.raises(TypeError, match="input 'extra' is float32; the model was exported for float64"):
+        with pytest.raises(TypeError, match="input 'extra' is float32; the model takes float64"):
             load(exported).bind([x, x, x, x], {})
 
     def test_weights_for_a_file_that_has_its_own_are_refused(exported):
@@ -199,7 +199,7 @@ if EXPORTS:
         mark = tmp_path / "ran"
         path = str(tmp_path / "weights.pt")
         torch.save({"weight": Planted(str(mark))}, path)
-        with pytest.raises(RuntimeError, match=r"torch .* cannot read the weights in .*weights\.pt"):
+        with pytest.raises(RuntimeError, match=r"torch .* cannot load the weights in .*weights\.pt"):
             load(factory(tmp_path, LINEAR), state_dict=path)
         assert not mark.exists()
         torch.load(path, weights_only=False)
@@ -208,7 +208,7 @@ if EXPORTS:
     def test_safetensors_that_are_none(tmp_path):
         path = tmp_path / "weights.safetensors"
         path.write_bytes(b"junk" * 20)
-        with pytest.raises(RuntimeError, match=r"torch .* cannot read the weights in .*weights\.safetensors"):
+        with pytest.raises(RuntimeError, match=r"torch .* cannot load the weights in .*weights\.safetensors"):
             load(factory(tmp_path, LINEAR), state_dict=str(path))
 
 else:
@@ -218,6 +218,7 @@ else:
         with zipfile.ZipFile(str(path), "w"):
             pass
         with pytest.raises(
-            RuntimeError, match=r"cannot read .*model\.pt2: torch\.export came with torch 2\.1"
+            RuntimeError,
+            match=r"cannot load .*model\.pt2: torch\.export came with torch 2\.1\. .*Environment\(",
         ):
             load(path)

@@ -60,6 +60,7 @@ def test_every_protocol_under_the_names_of_numpy_1_and_2(protocol, core, tmp_pat
         raw=np.array([b"\xff\x00", b""], object),
         number=3,
         listed=[1.5, 2],
+        texts=[["a", "zero\0"], ["", "b\u00fc"]],
         complex=1j,
         nothing=np.zeros((0, 3), bool),
     )
@@ -72,7 +73,8 @@ def test_every_protocol_under_the_names_of_numpy_1_and_2(protocol, core, tmp_pat
     assert given["x"].dtype == np.float32 and given["x"].dtype.isnative and given["scalar"] == 2.5
     assert given["text"].tolist() == ["a", "b\u00fc"] and given["one"].tolist() == "c"
     assert given["raw"].tolist() == [b"\xff\x00", b""]
-    assert given["number"] == 3 and given["listed"].tolist() == [1.5, 2.0] and given["complex"] == 1j
+    assert given["number"] == 3 and given["listed"].tolist() == [1.5, 2.0]
+    assert given["texts"].tolist() == inputs["texts"] and given["complex"] == 1j
     assert given["nothing"].shape == (0, 3) and found["test_output"]["y"].tolist() == [0, 1, 2]
 
 

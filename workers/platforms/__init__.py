@@ -72,15 +72,16 @@ def load(platform, source, options):
     registered is no platform, and whatever the platform raises.
     """
     if platform in PLATFORMS:
-        return _own(platform).load(source, options)
+        return own(platform, platform).load(source, options)
     return _registered(platform).load(source, options)
 
 
-def _own(platform):
+def own(module, platform):
+    """A module of this package that belongs to a platform. Raises ImportError, saying so, if the platform's framework is not installed."""
     try:
-        return importlib.import_module("opexec.workers.platforms." + platform)
+        return importlib.import_module("opexec.workers.platforms." + module)
     except ModuleNotFoundError as error:
-        package = PLATFORMS[platform]
+        package = PLATFORMS.get(platform)
         if package is None or error.name != package:
             raise
         raise ModuleNotFoundError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from opexec.workers.platforms.dtypes import name_of
+
 
 def check_options(platform, options, known, factory=False):
     """Raise ValueError for an option that is not among the names in `known`, and for `threads` or `device` of no known form.
@@ -28,14 +30,17 @@ def cuda_index(options):
     device = options.get("device")
     if device in (None, "cpu"):
         return None
-    found = re.match(r"cuda(?::(\d+))?$", device) if isinstance(device, str) else None
+    found = re.fullmatch(r"cuda(?::(\d+))?", device) if isinstance(device, str) else None
     if found is None:
         raise ValueError("the option device is {!r}; expected 'cpu', 'cuda' or 'cuda:0'".format(device))
     return int(found.group(1) or 0)
 
 
-def inputs_by_name(names, args, kwargs):
-    """``{name: array}`` in the order of `names`, for arrays by position and by name. Raises TypeError unless each has just one."""
+def inputs_by_name(names, args, kwargs, optional=frozenset()):
+    """``{name: array}`` in the order of `names`, for arrays by position and by name. Raises TypeError unless each has just one.
+
+    Those in `optional` need have none.
+    """
     arrays = dict(zip(names, args))
     if len(args) > len(names) or not kwargs.keys().isdisjoint(arrays):
         raise TypeError(
@@ -44,9 +49,21 @@ def inputs_by_name(names, args, kwargs):
             )
         )
     arrays.update(kwargs)
-    if len(arrays) != len(names) or not all(name in arrays for name in names):
+    taken = {name: arrays[name] for name in names if name in arrays}
+    if len(taken) != len(arrays) or (
+        len(taken) != len(names) and not optional.issuperset(set(names) - taken.keys())
+    ):
         raise TypeError("the model's inputs are {}; received {}".format(names, sorted(arrays)))
-    return {name: arrays[name] for name in names}
+    return taken
+
+
+def check_dtype(name, dtype, expected):
+    """Raise TypeError unless a dtype is the one that is called `expected`."""
+    given = name_of(dtype)
+    if given != expected:
+        raise TypeError(
+            "input {!r} is {}; the model takes {}: convert it first".format(name, given, expected)
+        )
 
 
 def check_shape(name, shape, expected):

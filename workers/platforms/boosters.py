@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from opexec.workers.platforms.sklearn import OneInput
+from opexec.workers.platforms.unreadable import first_line, unreadable
 
 
 class XGBoost(OneInput):
@@ -67,9 +68,4 @@ class LightGBM(OneInput):
 
 
 def _unreadable(framework, version, source, error):
-    return RuntimeError(
-        "{} {} cannot load {}: {} If another version wrote it, give the model an environment that has it: "
-        "Environment(requirements=['{}==...'])".format(
-            framework, version, source, str(error).strip().partition("\n")[0], framework
-        )
-    )
+    return unreadable("{} {}".format(framework, version), source, first_line(error), framework + "==...")

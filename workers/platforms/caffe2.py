@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 
 from opexec.workers.platforms import Platform, torch_tensors
 from opexec.workers.platforms.arguments import check_options, inputs_by_name
+from opexec.workers.platforms.texts import are_texts, as_objects
+from opexec.workers.platforms.unreadable import first_line, unreadable
 
 OPTIONS = ("threads",)
 
@@ -65,19 +67,17 @@ class Model(Platform):
         for blob, value in zip(self._inputs, bound):
             blob.feed(value)
         self._net.run()
-        return {name: _value(blob) for name, blob in self._outputs}
+        return {name: _value(name, blob) for name, blob in self._outputs}
 
 
 def _fed(name, array):
     """What a blob is fed: a tensor, whose memory it takes, or an array of texts, which it copies."""
-    if array.dtype.kind in "OUST":
-        return array if array.dtype.kind == "O" else array.astype(object)
-    return torch_tensors.argument(name, array)
+    return as_objects(array) if are_texts(array.dtype) else torch_tensors.argument(name, array)
 
 
-def _value(blob):
+def _value(name, blob):
     if not blob.is_tensor():
-        raise TypeError("an output of the net is no tensor")
+        raise TypeError("output {!r} of the net is no tensor".format(name))
     try:
         return blob.to_torch()
     except RuntimeError:  # texts: torch has no tensor of them
@@ -97,9 +97,5 @@ def _net(path):
 
 
 def _unreadable(source, error):
-    return RuntimeError(
-        "caffe2 {} (in torch) cannot load {}: {} If it was made for another version, give the model an environment that has it: "
-        "Environment(requirements=['torch==1.4.0', 'protobuf<3.21', 'future'])".format(
-            torch_tensors.VERSION, source, str(error).strip().partition("\n")[0]
-        )
-    )
+    reader = "caffe2 {} (in torch)".format(torch_tensors.VERSION)
+    return unreadable(reader, source, first_line(error), "torch==1.4.0", "protobuf<3.21", "future")

@@ -14,6 +14,7 @@ import numpy as np
 import sklearn
 
 from opexec.workers.platforms.sklearn import METHODS, OneInput
+from opexec.workers.platforms.unreadable import unreadable, with_kind
 
 VERSION = sklearn.__version__
 
@@ -65,20 +66,10 @@ class Estimator(OneInput):
 def _unreadable(source, error):
     by = written_by(source)
     told = "" if by is None else " (written by scikit-learn {})".format(by)
-    cure = "scikit-learn=={}".format(by or "...")
-    return RuntimeError(
-        "scikit-learn {} (Python {}, numpy {}) cannot load {}{}: {}: {} If another version wrote it, give the model an environment "
-        "that has it: Environment(requirements=[{!r}])".format(
-            VERSION,
-            platform.python_version(),
-            np.__version__,
-            source,
-            told,
-            type(error).__name__,
-            str(error).strip(),
-            cure,
-        )
+    reader = "scikit-learn {} (Python {}, numpy {})".format(
+        VERSION, platform.python_version(), np.__version__
     )
+    return unreadable(reader, source + told, with_kind(error, error), "scikit-learn=={}".format(by or "..."))
 
 
 def written_by(source):

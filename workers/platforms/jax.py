@@ -16,6 +16,7 @@ from opexec.workers.arrays import address, native
 from opexec.workers.platforms import Platform
 from opexec.workers.platforms.arguments import check_options, cuda_index
 from opexec.workers.platforms.python import made
+from opexec.workers.platforms.texts import are_texts
 
 #: Files of jax.export, by their ending.
 FILES = (".jaxexport", ".stablehlo")
@@ -34,8 +35,7 @@ def load(source, options):
     Raises RuntimeError for a file that this jax cannot read, ValueError for options that do not fit, and whatever the factory raises.
     """
     check_options("jax", options, ("jit", "device", "threads"), factory=True)
-    if options.get("threads"):
-        os.environ["NPROC"] = str(options["threads"])  # XLA's CPU client sizes its pool by it when it is made
+    set_threads(options)
     if source.endswith(FILES):
         if "jit" in options:
             raise ValueError("the option jit is for a factory; {} is compiled in any case".format(source))
@@ -47,6 +47,12 @@ def load(source, options):
     if options.get("jit", True) and not hasattr(model, "lower"):
         model = jax.jit(model)
     return Model(model, device_of(options))
+
+
+def set_threads(options):
+    """Let XLA compute on the CPU with as many threads as the option `threads` says, unless it was used in this process before."""
+    if options.get("threads"):
+        os.environ["NPROC"] = str(options["threads"])  # XLA's CPU client sizes its pool by it when it is made
 
 
 class Model(Platform):
@@ -117,7 +123,7 @@ def placed(name, array, device):
     if array.dtype.kind not in "biufc" and (kind is None or array.dtype.names is not None):
         raise TypeError(
             "input {!r} is {}; jax has arrays of numbers and bools alone: pass numbers, or use a Python factory with the python "
-            "platform".format(name, "text" if array.dtype.kind in "OUST" else kind or array.dtype)
+            "platform".format(name, "text" if are_texts(array.dtype) else kind or array.dtype)
         )
     if array.dtype.name in _WIDE and not jax.config.jax_enable_x64:
         raise TypeError(

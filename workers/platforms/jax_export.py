@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 
 from opexec.workers.platforms import Platform
 from opexec.workers.platforms.arguments import inputs_by_name
+from opexec.workers.platforms.exported import output_specs, spec
 from opexec.workers.platforms.jax import Bound, placed
-from opexec.workers.structure import flatten
+from opexec.workers.platforms.unreadable import first_line, unreadable, with_kind
+
+_JAX = "jax {}".format(jax.__version__)
 
 
 class Exported(Platform):
@@ -35,8 +37,11 @@ class Exported(Platform):
         self._tree = exported.in_tree
         self._call = jax.jit(exported.call)
         self._names = _names(exported.in_tree)
-        self.inputs = [_spec(name, aval) for name, aval in zip(self._names, exported.in_avals)]
-        self.outputs = _output_specs(exported)
+        self.inputs = [spec(name, *_told(aval)) for name, aval in zip(self._names, exported.in_avals)]
+        self.outputs = output_specs(
+            [_told(aval) for aval in exported.out_avals],
+            lambda leaves: jax.tree_util.tree_unflatten(exported.out_tree, leaves),
+        )
 
     def bind(self, args, kwargs):
         arrays = inputs_by_name(self._names, args, kwargs)
@@ -59,21 +64,16 @@ def _read(source):
     try:
         from jax import export
     except ImportError:
-        raise RuntimeError(
-            "jax {} cannot read {}: jax.export came with jax 0.4.30; give the model an environment that has it: "
-            "Environment(requirements=['jax>=0.4.30'])".format(jax.__version__, source)
-        ) from None
+        raise unreadable(_JAX, source, "jax.export came with jax 0.4.30", "jax>=0.4.30") from None
     try:
         with open(source, "rb") as file:
             return export.deserialize(bytearray(file.read()))
     except (
         Exception
     ) as error:  # the format's reader checks little, so anything can come of a file that is none
-        raise RuntimeError(
-            "jax {} cannot read {}: {}: {} It should hold what jax.export's serialize() gave; if another version wrote it, give the "
-            "model an environment that has it: Environment(requirements=['jax==...'])".format(
-                jax.__version__, source, type(error).__name__, str(error).strip().partition("\n")[0]
-            )
+        advice = "It should hold what jax.export's serialize() gave."
+        raise unreadable(
+            _JAX, source, with_kind(error, first_line(error)), "jax==...", advice=advice
         ) from error
 
 
@@ -92,27 +92,5 @@ def _names(tree):
     return [names[index] for index in range(tree.num_leaves)]
 
 
-def _spec(name, aval):
-    return {
-        "name": name,
-        "dtype": aval.dtype.name,
-        "shape": [_dimension(size) for size in aval.shape],
-    }
-
-
-def _dimension(size):
-    """A size, the symbol of one that is open, or None where it is computed from others."""
-    if isinstance(size, int):
-        return size
-    text = str(size)
-    return text if text.isidentifier() else None
-
-
-def _output_specs(exported):
-    """The outputs' specs, under the names that `workers.structure` gives them."""
-    leaves = [np.empty(0) for _ in exported.out_avals]
-    try:
-        names, _, _ = flatten(jax.tree_util.tree_unflatten(exported.out_tree, leaves))
-    except (TypeError, ValueError):  # outputs that cannot travel: the first call says which
-        return None
-    return [_spec(name, aval) for name, aval in zip(names, exported.out_avals)]
+def _told(aval):
+    return aval.dtype.name, aval.shape

@@ -15,6 +15,7 @@ import zipfile
 
 from opexec.workers.platforms import python
 from opexec.workers.platforms.arguments import check_options
+from opexec.workers.platforms.unreadable import unreadable, with_kind
 
 OPTIONS = ("backend", "custom_objects", "threads", "device")
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -133,16 +134,13 @@ def _model(keras, source, custom):
     try:
         return keras.models.load_model(source, custom_objects=custom, compile=False)
     except Exception as error:  # of any kind, from version to version
-        raise RuntimeError(
-            "keras {} cannot load {}{}: {}: {}{}".format(
-                keras.__version__,
-                source,
-                _writer(source),
-                type(error).__name__,
-                str(error).strip(),
-                _advice(keras, source),
-            )
-        ) from error
+        reader = "keras {}".format(keras.__version__)
+        file, why = source + _writer(source), with_kind(error, error)
+        if zipfile.is_zipfile(source) and int(keras.__version__.split(".")[0]) < 3:
+            advice = "Files that end in .keras are Keras 3's."
+            raise unreadable(reader, file, why, "keras>=3", "jax", advice=advice) from error
+        advice = "If it holds weights alone, build the model in a factory and load 'file.py:factory'."
+        raise unreadable(reader, file, why, "keras==...", advice=advice) from error
 
 
 def _writer(source):
@@ -162,15 +160,3 @@ def _writer(source):
     if isinstance(version, bytes):
         version = version.decode("utf-8", "replace")
     return ", which keras {} wrote".format(version) if version else ""
-
-
-def _advice(keras, source):
-    if zipfile.is_zipfile(source) and int(keras.__version__.split(".")[0]) < 3:
-        return (
-            " Files that end in .keras are Keras 3's: give the model an environment that has it, "
-            "Environment(requirements=['keras>=3', 'jax'])"
-        )
-    return (
-        " If it holds weights alone, build the model in a factory and load 'file.py:factory'. If another version wrote it, give it "
-        "an environment that has it: Environment(requirements=['keras==...'])"
-    )

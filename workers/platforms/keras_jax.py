@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 import jax
 
 from opexec.workers.platforms import Platform
-from opexec.workers.platforms.jax import Bound, caller, device_of, placed
+from opexec.workers.platforms.jax import Bound, caller, device_of, placed, set_threads
 from opexec.workers.platforms.keras_model import Signature
 
 
 def load(keras, options, make):
     """Make the model and return it as a `Platform`; keras.py has the options."""
-    if options.get("threads"):
-        os.environ["NPROC"] = str(options["threads"])  # XLA's CPU client sizes its pool by it when it is made
+    set_threads(options)
     device = device_of(options)
     with jax.default_device(device):
         return Model(keras, make(), device)

@@ -9,8 +9,7 @@ import re
 
 import numpy as np
 
-from opexec.ipc import wire
-from opexec.workers.platforms.arguments import check_shape, inputs_by_name
+from opexec.workers.platforms.arguments import check_dtype, check_shape, inputs_by_name
 from opexec.workers.structure import flatten
 
 
@@ -36,19 +35,19 @@ class Signature:
         self.names = list(leaves)
         self.tensors = leaves  # {name: symbolic tensor}
         self._results = _nested(model, "output", model.outputs)
-        _mapped(self._results, self.results.append)
-        names = flatten(_mapped(self._results, lambda tensor: np.empty(0)))[0]
+        mapped(self._results, self.results.append)
+        names = flatten(mapped(self._results, lambda tensor: np.empty(0)))[0]
         self.outputs = [_spec(name, tensor, "bytes") for name, tensor in zip(names, self.results)]
 
     def pack(self, values):
         """What the model is called with, for one value for each input, in order."""
         values = iter(values)
-        return _mapped(self._nested, lambda tensor: next(values))
+        return mapped(self._nested, lambda tensor: next(values))
 
     def unpack(self, values):
         """What the model returns, for one value for each of `results`, in order."""
         values = iter(values)
-        return _mapped(self._results, lambda tensor: next(values))
+        return mapped(self._results, lambda tensor: next(values))
 
     def named(self, args):
         """``(name, array)`` for arrays by position; where the model does not tell its names, their places stand for them."""
@@ -64,15 +63,7 @@ class Signature:
         arrays = inputs_by_name(self.names, args, kwargs)
         for spec in self.inputs:
             name, array = spec["name"], arrays[spec["name"]]
-            given = wire.extension_name(array.dtype) or (
-                "string" if array.dtype.kind in "OUST" else array.dtype.name
-            )
-            if given != spec["dtype"]:
-                raise TypeError(
-                    "input {!r} is {}; the model takes {}: convert it first".format(
-                        name, given, spec["dtype"]
-                    )
-                )
+            check_dtype(name, array.dtype, spec["dtype"])
             check_shape(name, array.shape, spec["shape"])
         return list(arrays.values()), {}
 
@@ -94,12 +85,12 @@ def _leaves(nested, key=None):
     return [(_name(nested) if key is None else key, nested)]
 
 
-def _mapped(nested, give):
+def mapped(nested, give):
     """The same nesting with other leaves, in one order for all uses."""
     if isinstance(nested, dict):
-        return {key: _mapped(value, give) for key, value in nested.items()}
+        return {key: mapped(value, give) for key, value in nested.items()}
     if isinstance(nested, (list, tuple)):
-        return type(nested)([_mapped(value, give) for value in nested])
+        return type(nested)([mapped(value, give) for value in nested])
     return give(nested)
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from opexec.ipc import wire
 from opexec.workers.platforms import Platform
 from opexec.workers.platforms.arguments import cuda_index
-from opexec.workers.platforms.keras_model import Signature
+from opexec.workers.platforms.dtypes import name_of
+from opexec.workers.platforms.keras_model import Signature, mapped
 from opexec.workers.platforms.tensorflow_eager import Input, as_array
 
 
@@ -59,11 +59,11 @@ class Model(Platform):
 
     def _called(self, args, kwargs):
         tensors = {name: one.tensor() for name, one in kwargs.items()}
-        return _arrays(self._call(*[one.tensor() for one in args], **tensors))
+        return mapped(self._call(*[one.tensor() for one in args], **tensors), as_array)
 
 
 def _input(name, array):
-    kind = wire.extension_name(array.dtype) or ("string" if array.dtype.kind in "OUST" else array.dtype.name)
+    kind = name_of(array.dtype)
     try:
         return Input(array, tf.as_dtype(kind))
     except TypeError as error:
@@ -72,14 +72,6 @@ def _input(name, array):
                 name, kind, tf.__version__
             )
         ) from error
-
-
-def _arrays(result):
-    if isinstance(result, dict):
-        return {key: _arrays(value) for key, value in result.items()}
-    if isinstance(result, (list, tuple)):
-        return type(result)([_arrays(value) for value in result])
-    return as_array(result) if tf.is_tensor(result) else result
 
 
 def _set_threads(threads):

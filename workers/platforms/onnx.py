@@ -20,6 +20,8 @@ from opexec.ipc import wire
 from opexec.workers.arrays import address, native
 from opexec.workers.platforms import Platform
 from opexec.workers.platforms.arguments import check_options, cuda_index, inputs_by_name
+from opexec.workers.platforms.dtypes import dtype_of
+from opexec.workers.platforms.unreadable import unreadable
 
 #: Element types as onnxruntime writes them -> names of dtypes.
 DTYPES = {
@@ -67,12 +69,8 @@ def load(source, options):
     try:
         session = onnxruntime.InferenceSession(source, settings, **providers)
     except Exception as error:  # onnxruntime has a dozen classes of them
-        raise RuntimeError(
-            "onnxruntime {} cannot load {}{}: {} If the model was made for another version, give it an environment that has it: "
-            "Environment(requirements=['onnxruntime==...'])".format(
-                Model.version, source, _on(options), str(error).strip()
-            )
-        ) from error
+        reader = "onnxruntime {}".format(Model.version)
+        raise unreadable(reader, source + _on(options), str(error), "onnxruntime==...") from error
     if providers["providers"][0] not in session.get_providers():
         # It only logs that, and goes on with the CPU.
         raise RuntimeError(
@@ -259,9 +257,7 @@ def _copied(value, dtype):
     """An OrtValue's elements, which numpy may have no dtype for."""
     if dtype is None or dtype == "string":
         return value.numpy()
-    dtype = wire.extension_dtype(dtype) if dtype in ELEMENT_NUMBERS else np.dtype(dtype)
-    shape = value.shape()
-    array = np.empty(shape, dtype)
+    array = np.empty(value.shape(), dtype_of(dtype))
     ctypes.memmove(address(array), value.data_ptr(), array.nbytes)
     return array
 

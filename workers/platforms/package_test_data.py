@@ -15,6 +15,7 @@ import numpy as np
 from opexec.workers.arrays import native
 from opexec.workers.platforms import Platform, package_pickle
 from opexec.workers.platforms.arguments import check_options
+from opexec.workers.platforms.texts import are_texts, decoded, encoded, said_to_be_texts
 
 _PARTS = ("test_input", "test_output")
 
@@ -64,7 +65,9 @@ class TestData(Platform):
         if not tensors:
             return None if tensors is None else {}
         return {
-            name: _bytes_array(value) if "{}/{}".format(part, name) in self._bytes else _array(value)
+            name: said_to_be_texts(encoded(value))
+            if "{}/{}".format(part, name) in self._bytes
+            else _array(value)
             for name, value in _keyed(tensors).items()
         }
 
@@ -88,23 +91,5 @@ def _keyed(tensors):
 
 
 def _array(value):
-    array = np.asarray(value)
-    if array.dtype.kind in "SU":
-        array = array.astype(object)
-    if array.dtype.kind != "O":
-        return native(array)
-    return _each(array, lambda one: one.decode("utf-8") if isinstance(one, bytes) else one)
-
-
-def _bytes_array(value):
-    return _each(
-        np.asarray(value).astype(object), lambda one: one.encode("utf-8") if isinstance(one, str) else one
-    )
-
-
-def _each(array, convert):
-    converted = np.empty(array.shape, object)
-    flat = converted.reshape(-1)
-    for index, one in enumerate(array.reshape(-1)):
-        flat[index] = convert(one)
-    return converted
+    array = decoded(value)
+    return array if are_texts(array.dtype) else native(array)

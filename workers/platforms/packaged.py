@@ -7,13 +7,11 @@ that nothing is checked twice. What the rules are is in docs/packages.md.
 from __future__ import annotations
 
 import fcntl
-import importlib
 import os
-
-import numpy as np
 
 from opexec.workers import platforms
 from opexec.workers.platforms import Platform
+from opexec.workers.platforms.texts import decoded, said_to_be_texts
 
 _RULES = {
     "tensorflow": "packaged_tensorflow",
@@ -47,9 +45,10 @@ class Contents:
     def code(self):
         return os.path.join(self.folder, "0", "code")
 
-    def without_in_process(self):
-        """The platform's options, for those that know no `in_process`."""
-        return {name: value for name, value in self.options.items() if name != "in_process"}
+    def known_options(self):
+        """The options without `in_process` where the platform does not know it: `opexec.load` gives it to every package."""
+        known = self.platform in platforms.WITH_FACTORIES
+        return {name: value for name, value in self.options.items() if known or name != "in_process"}
 
 
 def load(source, options):
@@ -59,18 +58,7 @@ def load(source, options):
     """
     held = _hold(options["held"])
     contents = Contents(source, options)
-    name = _RULES.get(contents.platform, "packaged_files")
-    package = platforms.PLATFORMS.get(contents.platform)
-    try:
-        rules = importlib.import_module("opexec.workers.platforms." + name)
-    except ModuleNotFoundError as error:
-        if package is None or error.name != package:
-            raise
-        raise ModuleNotFoundError(
-            "the {} platform needs {}, which is not installed here: add it to the model's environment, as in "
-            "Environment(requirements=[{!r}])".format(contents.platform, package, package),
-            name=package,
-        ) from None
+    rules = platforms.own(_RULES.get(contents.platform, "packaged_files"), contents.platform)
     model = rules.load(contents)
     optional = getattr(model, "optional", ())
     model.inputs = [dict(spec, optional=spec["name"] in optional) for spec in contents.inputs]
@@ -122,20 +110,11 @@ def by_name(specs, args, kwargs):
     return given
 
 
-def text_array(value):
-    """Texts as an object array of str: of bytes (UTF-8), of nested lists, or of numpy's own kinds."""
-    array = np.asarray(value)
-    if array.dtype.kind == "S" or array.dtype.kind == "U":
-        array = array.astype(object)
-    if array.dtype.kind != "O":
-        return array if array.size else array.astype(object)
-    decoded = np.empty(array.shape, object)
-    flat = decoded.reshape(-1)
-    for index, one in enumerate(array.reshape(-1)):
-        flat[index] = one.decode("utf-8") if isinstance(one, bytes) else one
-    return decoded
-
-
 def texts_of(specs):
     """Names of the tensors that are texts."""
     return frozenset(spec["name"] for spec in specs if spec["dtype"] == "string")
+
+
+def text_array(value):
+    """An output that the package says to be texts, as an array of str."""
+    return said_to_be_texts(decoded(value))

@@ -18,9 +18,7 @@ _PATHS = ("state_dict",)
 
 def load(contents):
     settings = contents.settings
-    options = dict(settings.get("options") or {}, **contents.options)
-    if contents.platform not in platforms.WITH_FACTORIES:
-        options.pop("in_process", None)
+    options = dict(settings.get("options") or {}, **contents.known_options())
     for name in _PATHS:
         if name in (settings.get("options") or {}):
             options[name] = os.path.join(contents.data, options[name])

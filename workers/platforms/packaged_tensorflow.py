@@ -18,7 +18,7 @@ def load(contents):
     """
     for path in distinct(contents.custom_ops):
         tensorflow.load_op_library(path)
-    options = contents.without_in_process()
+    options = contents.known_options()
     names = [spec["name"] for spec in contents.inputs], [spec["name"] for spec in contents.outputs]
     nodes = contents.settings["node_name_mapping"]
     initial = contents.settings["init_op_names"]
@@ -73,7 +73,7 @@ def _check_signature(model, inputs, outputs):
                 takes, sorted(inputs)
             )
         )
-    gives = sorted(name for name, _ in model._takes)
+    gives = sorted(model.gives)
     missing = [name for name in outputs if name not in gives]
     if missing:
         raise ValueError(

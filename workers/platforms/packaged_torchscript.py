@@ -26,7 +26,7 @@ def load(contents):
     """Load ``0/data/model.pt``, after the custom ops that it needs."""
     for path in distinct(contents.custom_ops):
         torch.ops.load_library(path)
-    options = contents.without_in_process()
+    options = contents.known_options()
     return Model(
         torchscript.load(os.path.join(contents.data, "model.pt"), options), contents, device_of(options)
     )
@@ -35,18 +35,17 @@ def load(contents):
 class Model(Wrapped):
     def __init__(self, model, contents, device):
         super().__init__(model)
-        self._module = model._module
+        self._module = model.module
         self._specs = contents.inputs
         self._outputs = [spec["name"] for spec in contents.outputs]
         self._texts = texts_of(contents.outputs)
         self._device = device
         self._on_cpu = {name for name, kind in contents.devices.items() if kind == "CPU"}
-        schema = getattr(self._module.forward, "schema", None)
-        arguments = schema.arguments[1:] if schema is not None else []
-        self._known = [one.name for one in arguments] if schema is not None else None
+        self._lists = model.lists
+        arguments = model.arguments or []
+        self._known = None if model.arguments is None else [one.name for one in arguments]
         self._takes_dict = len(arguments) == 1 and _is_dict(arguments[0])
         required = {one.name for one in arguments if not _has_default(one)}
-        self._lists = {one.name for one in arguments if "List[" in str(one.type)}
         if self._known is None:
             self.optional = set()
         elif self._takes_dict:  # the model itself asks for what it needs

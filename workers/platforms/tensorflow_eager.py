@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from opexec.ipc import wire
-from opexec.workers.arrays import address, native
+from opexec.workers.arrays import address
+from opexec.workers.platforms.tensorflow_arrays import given, taker
 
 _ALIGNMENT = 64
 
@@ -23,14 +23,8 @@ class Input:
 
     def __init__(self, array, dtype):
         """`array` is of the numpy dtype that `dtype`, a `tf.DType`, goes by, or of texts for `tf.string`."""
-        if dtype == tf.string:
-            array = array if array.dtype.kind == "O" else array.astype(object)
-        elif wire.extension_name(array.dtype) is not None:
-            array = native(array.view("u{}".format(array.itemsize))).view(dtype.as_numpy_dtype)
-        else:
-            array = native(array)
-        self._array, self._dtype = array, dtype
-        self._over = None if dtype == tf.string else _over(array, dtype)
+        self._array, self._dtype = given(array, dtype), dtype
+        self._over = None if dtype == tf.string else _over(self._array, dtype)
 
     @property
     def copies(self):
@@ -43,20 +37,11 @@ class Input:
         return tf.constant(self._array, self._dtype)
 
 
-def as_array(tensor):
-    """The array of a result; its memory is the tensor's."""
-    value = tensor._numpy()  # .numpy() copies
-    kind = tensor.dtype.name
-    if kind == "string":
-        if isinstance(value, np.ndarray):
-            return value
-        array = np.empty((), object)
-        array[()] = value
-        return array
-    value = np.asarray(value)
-    if kind in wire.EXTENSIONS:
-        return value.view("u{}".format(wire.EXTENSIONS[kind])).view(wire.extension_dtype(kind))
-    return value
+def as_array(value):
+    """The array of a tensor, in its memory; whatever is no tensor as it is."""
+    if not tf.is_tensor(value):
+        return value
+    return taker(value.dtype.name)(value._numpy())  # .numpy() copies
 
 
 def _over(array, dtype):

@@ -11,6 +11,7 @@ import tensorflow
 from google.protobuf.message import DecodeError
 
 from opexec.workers.platforms.tensorflow_session import Model, new_session, tf
+from opexec.workers.platforms.unreadable import unreadable
 
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2")
 _VARIABLES = ("Variable", "VariableV2", "VarHandleOp", "TemporaryVariable")
@@ -36,12 +37,8 @@ def load(source, options):
         with graph.as_default():
             tf.import_graph_def(definition, name="")
     except Exception as error:  # ValueError, KeyError or one of TensorFlow's, from version to version
-        raise RuntimeError(
-            "tensorflow {} cannot load {}: {} If the graph was made for another version, give it an environment that has it: "
-            "Environment(requirements=['tensorflow==...'])".format(
-                tensorflow.__version__, source, str(error).strip()
-            )
-        ) from error
+        reader = "tensorflow {}".format(tensorflow.__version__)
+        raise unreadable(reader, source, str(error), "tensorflow==...") from error
     del definition  # the graph has its own
     inputs, outputs = endpoints(graph, options.get("inputs"), options.get("outputs"))
     if not options.get("init_ops"):

@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from opexec.workers.platforms.tensorflow_graph import endpoints, initialise, named
 from opexec.workers.platforms.tensorflow_session import Model, new_session, tf
+from opexec.workers.platforms.unreadable import unreadable
 
 _DEFAULT_TAGS = ["serve"]
 _DEFAULT_SIGNATURE = "serving_default"
@@ -35,11 +36,12 @@ def load(source, options):
         with graph.as_default():
             tf.saved_model.load(session, tags, source)
     except Exception as error:  # ValueError, KeyError or one of TensorFlow's, from version to version
-        raise RuntimeError(
-            "tensorflow {} cannot load {}, which tensorflow {} wrote: {} Give the model an environment that has a version like that: "
-            "Environment(requirements=['tensorflow=={}'])".format(
-                tensorflow.__version__, source, version or "(unknown)", str(error).strip(), version or "..."
-            )
+        told = "{}, which tensorflow {} wrote".format(source, version or "(unknown)")
+        raise unreadable(
+            "tensorflow {}".format(tensorflow.__version__),
+            told,
+            str(error),
+            "tensorflow=={}".format(version or "..."),
         ) from error
     initialise(session, options.get("init_ops"))
     if signature is None:

@@ -3,22 +3,19 @@
 Copies. A fed array that begins on 64 bytes, as all that callers send does, is read where it lies. A fetched array is the memory that TensorFlow computed it into, so the one
 copy is the worker's own. An output that is nothing but an input, a constant or a variable of the graph is copied by TensorFlow as
 well, because its memory is not the caller's alone.
-
-Texts. TensorFlow's strings are bytes. An input takes str, which becomes UTF-8, and bytes; an output gives bytes.
 """
 
 from __future__ import annotations
 
 import os
 
-import numpy as np
 import tensorflow
 from tensorflow.core.protobuf import config_pb2
 
 from opexec.ipc import wire
-from opexec.workers.arrays import native
 from opexec.workers.platforms import Platform
-from opexec.workers.platforms.arguments import check_shape, cuda_index, inputs_by_name
+from opexec.workers.platforms.arguments import check_dtype, check_shape, cuda_index, inputs_by_name
+from opexec.workers.platforms.tensorflow_arrays import given, taker
 
 tf = tensorflow.compat.v1
 
@@ -64,6 +61,7 @@ class Model(Platform):
     """The tensors `inputs` and `outputs`, both ``{name: tf.Tensor}``, of a session's graph.
 
     `optional`: the names of inputs that a call may leave out. Whoever knows the graph says which; by default none.
+    `gives`: the names of the outputs.
     """
 
     framework = "tensorflow"
@@ -77,7 +75,8 @@ class Model(Platform):
         self.inputs = [_spec(name, tensor, "string") for name, tensor in inputs.items()]
         specs = [_spec(name, tensor, "bytes") for name, tensor in outputs.items()]
         self.outputs = None if any(spec["dtype"] is None for spec in specs) else specs
-        self._takes = [(name, _taker(tensor)) for name, tensor in outputs.items()]
+        self.gives = list(outputs)
+        self._takers = [(name, taker(tensor.dtype.base_dtype.name)) for name, tensor in outputs.items()]
         with session.graph.as_default():
             # A session refuses to fetch what it is fed.
             fetched = [tf.identity(one) if one in inputs.values() else one for one in outputs.values()]
@@ -85,18 +84,14 @@ class Model(Platform):
         self._fetches = [tensor._as_tf_output() for tensor in fetched]
 
     def bind(self, args, kwargs):
-        names = list(self._inputs)
-        if self.optional:
-            given = set(names[: len(args)]).union(kwargs)
-            names = [name for name in names if name in given or name not in self.optional]
-        arrays = inputs_by_name(names, args, kwargs)
+        arrays = inputs_by_name(list(self._inputs), args, kwargs, self.optional)
         return {self._inputs[name].node: self._inputs[name].array(array) for name, array in arrays.items()}
 
     def run(self, bound, reserve):
         # What Session.run ends in. It takes feeds and fetches apart anew for each call, which costs more than many a model; the callables
         # that a session makes are quick too, but up to 2.10 or so they copy what they return.
         values = self._session._call_tf_sessionrun(None, bound, self._fetches, [], None)
-        return {name: take(value) for (name, take), value in zip(self._takes, values)}
+        return {name: take(value) for (name, take), value in zip(self._takers, values)}
 
 
 class _Fed:
@@ -107,48 +102,19 @@ class _Fed:
         self._name = name
         self._shape = _shape(tensor)
         self._dtype = tensor.dtype.base_dtype
-        self._kind = self._dtype.name
-        if self._kind not in _NUMBERS and self._kind != "string" and self._kind not in wire.EXTENSIONS:
+        kind = self._dtype.name
+        if kind not in _NUMBERS and kind != "string" and kind not in wire.EXTENSIONS:
             raise TypeError(
                 "input {!r} ({}) is of TensorFlow's kind {}, which no array can be given for".format(
-                    name, tensor.name, self._kind
+                    name, tensor.name, kind
                 )
             )
 
     def array(self, array):
         # What is called below Session.run checks neither.
         check_shape(self._name, array.shape, self._shape)
-        kind = wire.extension_name(array.dtype)
-        given = kind or ("string" if array.dtype.kind in "OUST" else array.dtype.name)
-        if given != self._kind:
-            raise TypeError(
-                "input {!r} is {}; the model takes {}: convert it first".format(self._name, given, self._kind)
-            )
-        if kind is not None:
-            # TensorFlow has a numpy dtype of its own for it.
-            return native(array.view("u{}".format(array.itemsize))).view(self._dtype.as_numpy_dtype)
-        if given == "string":
-            return array if array.dtype.kind == "O" else array.astype(object)
-        return native(array)
-
-
-def _taker(tensor):
-    """What makes a fetched value of the tensor an array."""
-    kind = tensor.dtype.base_dtype.name
-    if kind == "string":
-        return _texts
-    if kind in wire.EXTENSIONS:
-        bits, dtype = "u{}".format(wire.EXTENSIONS[kind]), wire.extension_dtype(kind)
-        return lambda value: np.asarray(value).view(bits).view(dtype)
-    return np.asarray  # a value of rank 0 comes as numpy's scalar
-
-
-def _texts(value):
-    if isinstance(value, np.ndarray):
-        return value
-    array = np.empty((), object)
-    array[()] = value
-    return array
+        check_dtype(self._name, array.dtype, self._dtype.name)
+        return given(array, self._dtype)
 
 
 def _spec(name, tensor, text):

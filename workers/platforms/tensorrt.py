@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
 from opexec.workers.arrays import address, native
 from opexec.workers.platforms import Platform
-from opexec.workers.platforms.arguments import check_options, cuda_index, inputs_by_name
+from opexec.workers.platforms.arguments import check_dtype, check_options, cuda_index, inputs_by_name
+from opexec.workers.platforms.dtypes import dtype_of
+from opexec.workers.platforms.unreadable import ended, unreadable
 
 #: TensorRT's names of element types -> names of dtypes.
 DTYPES = {
@@ -69,7 +69,8 @@ class _Cuda:
             count = self._call("cudaGetDeviceCount")
         except RuntimeError as error:
             raise RuntimeError(
-                "a TensorRT engine needs a CUDA GPU, and none can be used here: {}".format(error)
+                "a TensorRT engine needs a CUDA GPU, and none can be used here: {} A worker sees none unless it is "
+                "loaded with device='cuda:N'".format(ended(error))
             ) from error
         if index >= count:
             raise RuntimeError(
@@ -118,12 +119,8 @@ class Model(Platform):
         with open(source, "rb") as file:
             self._engine = tensorrt.Runtime(self._logger).deserialize_cuda_engine(file.read())
         if self._engine is None:
-            raise RuntimeError(
-                "TensorRT {} cannot read {}: an engine runs only with the version and on the kind of GPU that it was built for. "
-                "Build it anew, or give the model an environment that has the version: Environment(requirements=['tensorrt==...'])".format(
-                    self.version, source
-                )
-            )
+            why = "an engine runs only with the version and on the kind of GPU that it was built for"
+            raise unreadable("TensorRT {}".format(self.version), source, why, "tensorrt==...")
         self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         taken = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
@@ -135,11 +132,7 @@ class Model(Platform):
         names = [spec["name"] for spec in self.inputs]
         arrays = inputs_by_name(names, args, kwargs)
         for spec in self.inputs:
-            dtype = arrays[spec["name"]].dtype
-            if _name(dtype) != spec["dtype"]:
-                raise TypeError(
-                    "input {!r} is {}; the engine takes {}".format(spec["name"], _name(dtype), spec["dtype"])
-                )
+            check_dtype(spec["name"], arrays[spec["name"]].dtype, spec["dtype"])
         return {name: native(array) for name, array in arrays.items()}
 
     def run(self, bound, reserve):
@@ -156,7 +149,9 @@ class Model(Platform):
         if any(size < 0 for shape in shapes for size in shape):
             raise ValueError("the engine has outputs whose shapes depend on values, which are not supported")
         outputs = reserve(
-            tuple([(spec["name"], _dtype(spec["dtype"]), shape) for spec, shape in zip(self.outputs, shapes)])
+            tuple(
+                [(spec["name"], dtype_of(spec["dtype"]), shape) for spec, shape in zip(self.outputs, shapes)]
+            )
         )
         for name, array in outputs.items():
             self._room(name, array.nbytes)
@@ -188,15 +183,3 @@ class Model(Platform):
             )
         shape = [None if size < 0 else int(size) for size in self._engine.get_tensor_shape(name)]
         return {"name": name, "dtype": dtype, "shape": shape}
-
-
-def _name(dtype):
-    from opexec.ipc import wire
-
-    return wire.extension_name(dtype) or dtype.name
-
-
-def _dtype(name):
-    from opexec.ipc import wire
-
-    return wire.extension_dtype(name) if name in wire.EXTENSIONS else np.dtype(name)

@@ -13,7 +13,8 @@ import torch
 from opexec.workers.platforms import Platform, torch_tensors
 from opexec.workers.platforms.arguments import check_options
 from opexec.workers.platforms.python import made
-from opexec.workers.platforms.torch_tensors import VERSION, Bound, argument
+from opexec.workers.platforms.torch_tensors import VERSION, Bound, argument, unreadable_here
+from opexec.workers.platforms.unreadable import with_kind
 
 EXPORT_SINCE = (2, 1)
 
@@ -38,10 +39,7 @@ def load(source, options):
                 "the option state_dict is for a factory; {} has weights of its own".format(source)
             )
         if torch_tensors.version() < EXPORT_SINCE:
-            raise RuntimeError(
-                "torch {} cannot read {}: torch.export came with torch {}.{}; give the model an environment that has it: "
-                "Environment(requirements=['torch==...'])".format(VERSION, source, *EXPORT_SINCE)
-            )
+            raise unreadable_here(source, "torch.export came with torch {}.{}".format(*EXPORT_SINCE))
         from opexec.workers.platforms.torch_export import Exported
 
         return Exported(source, device)
@@ -92,12 +90,8 @@ def _weights(path):
         else:
             found = torch.load(path, map_location="cpu")
     except Exception as error:  # of the unpickler, of zipfile, of torch and of safetensors
-        raise RuntimeError(
-            "torch {} cannot read the weights in {}: {}: {} Write them with torch.save(model.state_dict(), path), and if another "
-            "version wrote them, give the model an environment that has it: Environment(requirements=['torch==...'])".format(
-                VERSION, path, type(error).__name__, str(error).strip()
-            )
-        ) from error
+        advice = "Weights are what torch.save(model.state_dict(), path) writes."
+        raise unreadable_here("the weights in " + path, with_kind(error, error), advice) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]  # a checkpoint, with an optimiser's state and such beside it
     if not isinstance(found, dict):

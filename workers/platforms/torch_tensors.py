@@ -11,6 +11,8 @@ import torch
 from opexec.ipc import wire
 from opexec.workers.arrays import native
 from opexec.workers.platforms.arguments import cuda_index
+from opexec.workers.platforms.texts import are_texts
+from opexec.workers.platforms.unreadable import ended, unreadable
 
 VERSION = str(torch.__version__)
 
@@ -18,6 +20,11 @@ VERSION = str(torch.__version__)
 def version():
     """``(major, minor)`` of torch."""
     return tuple(int(part) for part in VERSION.split("+")[0].split(".")[:2])
+
+
+def unreadable_here(source, why, advice=""):
+    """The error for a file that this torch cannot load; see `unreadable`."""
+    return unreadable("torch {}".format(VERSION), source, why, "torch==...", advice=advice)
 
 
 def device_of(options):
@@ -51,14 +58,14 @@ def argument(name, array, listed=False):
     Raises TypeError for a dtype that this version of torch lacks.
     """
     kind = wire.extension_name(array.dtype)
-    if array.dtype.kind in "OUST" or (listed and kind is None):
+    if are_texts(array.dtype) or (listed and kind is None):
         return Listed(array)
     try:
         return _tensor(array, kind)
     except (TypeError, AttributeError) as error:
         raise TypeError(
-            "input {!r}: torch {} makes no tensor of {}: {}. Convert it, or give the model an environment with a torch that has "
-            "the dtype".format(name, VERSION, kind or array.dtype, error)
+            "input {!r}: torch {} makes no tensor of {}: {} Convert it, or give the model an environment with a torch that has "
+            "the dtype".format(name, VERSION, kind or array.dtype, ended(error))
         ) from error
 
 
