@@ -393,23 +393,84 @@ class Twice(keras.Model):
         return self.dense(x) * 2 if offset is None else self.dense(x) * 2 + offset
 """
 
+NESTING = """
+import collections
+import {module} as keras
+
+Pair = collections.namedtuple("Pair", "first rest")
+
+class Nesting(keras.Model):
+    def call(self, x):
+        return {{"pair": Pair(x + 1, (x * 2, [x])), "none": None}}
+"""
+
 
 if IS_3:  # before that, no file holds such a model whole
 
-    def test_a_model_that_does_not_tell_its_inputs_takes_what_its_call_takes(tmp_path):
+    def own(tmp_path, code, name):
+        """A model of a class of the user's own, not called yet, and what names it in custom_objects."""
         file = tmp_path / "own_model.py"
-        file.write_text(MODEL.format(module="keras"))
+        file.write_text(code.format(module="keras"))
         spec = importlib.util.spec_from_file_location("own_model_written", str(file))
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        written = module.Twice()
+        return getattr(module, name)(), {name: "{}:{}".format(file, name)}
+
+    def test_a_model_that_does_not_tell_its_inputs_takes_what_its_call_takes(tmp_path):
+        written, custom = own(tmp_path, MODEL, "Twice")
         written(keras.ops.ones((1, 4)))
         written.dense.set_weights([WEIGHTS, BIAS])
         path = str(tmp_path / "model.keras")
         written.save(path)
-        model = load(path, custom_objects={"Twice": "{}:Twice".format(file)})
+        model = load(path, custom_objects=custom)
         assert model.inputs is None and model.outputs is None
         x, offset = aligned(rows(2)), aligned(np.ones((2, 3), F4))
         for result in (call(model, x), call(model, x=x)):
             assert same(result, affine(x) * 2)
         assert same(call(model, x, offset=offset), affine(x) * 2 + 1)
+
+    def test_named_tuples_and_none_in_a_result(tmp_path):
+        written, custom = own(tmp_path, NESTING, "Nesting")
+        written(keras.ops.ones((1, 4)))
+        path = str(tmp_path / "model.keras")
+        written.save(path)
+        model = load(path, custom_objects=custom)
+        x = aligned(rows(2))
+        result = model.run(model.bind([x], {}), None)
+        assert result["pair"]._fields == ("first", "rest")
+        names, leaves, _ = flatten(result)
+        assert names == ("pair/first", "pair/rest/0", "pair/rest/1/0")
+        for leaf, expected in zip(leaves, (x + 1, x * 2, x)):
+            assert same(leaf, expected)
+
+    def test_inputs_in_dicts_that_share_a_key_are_called_like_their_layers(saved):
+        def build():
+            minuend, subtrahend = keras.Input((2,), name="minuend"), keras.Input((2,), name="subtrahend")
+            # Keras sorts the keys where it flattens them.
+            nested = {"z": {"x": minuend}, "c": {"x": subtrahend}}
+            return keras.Model(nested, L.Subtract()([minuend, subtrahend]))
+
+        model = load(saved(build, ".keras"))
+        assert sorted(spec["name"] for spec in model.inputs) == ["minuend", "subtrahend"]
+        large, small = np.full((1, 2), 5, F4), np.full((1, 2), 3, F4)
+        assert same(call(model, minuend=large, subtrahend=small), large - small)
+
+
+if BACKEND == "tensorflow" and IS_3:
+    RAGGED = """
+import {module} as keras
+import tensorflow
+
+class Ragged(keras.Model):
+    def call(self, x):
+        return {{"rows": tensorflow.RaggedTensor.from_tensor(x)}}
+"""
+
+    def test_a_ragged_result_is_refused_by_its_name(tmp_path):
+        written, custom = own(tmp_path, RAGGED, "Ragged")
+        written(keras.ops.ones((1, 4)))
+        path = str(tmp_path / "model.keras")
+        written.save(path)
+        model = load(path, custom_objects=custom)
+        with pytest.raises(TypeError, match="output 'rows' is a RaggedTensor"):
+            flatten(model.run(model.bind([aligned(rows(2))], {}), None))

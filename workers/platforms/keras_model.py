@@ -29,8 +29,8 @@ class Signature:
             return
         self._nested = _nested(model, "input", tensors)
         leaves = dict(_leaves(self._nested))
-        if len(leaves) != len(tensors):  # what is not nested as the call is
-            leaves = {_name(tensor): tensor for tensor in tensors}
+        if len(leaves) != len(tensors):  # two dicts in it have a key in common
+            leaves = {_name(tensor): tensor for _, tensor in _leaves(self._nested)}
         self.inputs = [_spec(name, tensor, "string") for name, tensor in leaves.items()]
         self.names = list(leaves)
         self.tensors = leaves  # {name: symbolic tensor}
@@ -90,7 +90,10 @@ def mapped(nested, give):
     if isinstance(nested, dict):
         return {key: mapped(value, give) for key, value in nested.items()}
     if isinstance(nested, (list, tuple)):
-        return type(nested)([mapped(value, give) for value in nested])
+        items = [mapped(value, give) for value in nested]
+        if hasattr(nested, "_fields"):
+            return type(nested)(*items)
+        return items if isinstance(nested, list) else tuple(items)
     return give(nested)
 
 

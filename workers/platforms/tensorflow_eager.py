@@ -38,8 +38,9 @@ class Input:
 
 
 def as_array(value):
-    """The array of a tensor, in its memory; whatever is no tensor as it is."""
-    if not tf.is_tensor(value):
+    """The array of a tensor, in its memory; whatever is no dense tensor as it is."""
+    # tf.is_tensor says yes to ragged and sparse ones too.
+    if not isinstance(value, tf.Tensor):
         return value
     return taker(value.dtype.name)(value._numpy())  # .numpy() copies
 
