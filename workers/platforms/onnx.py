@@ -19,8 +19,9 @@ import onnxruntime
 from opexec.ipc import wire
 from opexec.workers.arrays import address, native
 from opexec.workers.platforms import Platform
-from opexec.workers.platforms.arguments import check_options, cuda_index, inputs_by_name
+from opexec.workers.platforms.arguments import check_dtype, check_options, cuda_index, inputs_by_name
 from opexec.workers.platforms.dtypes import dtype_of
+from opexec.workers.platforms.texts import are_texts, as_objects, decoded
 from opexec.workers.platforms.unreadable import unreadable
 
 #: Element types as onnxruntime writes them -> names of dtypes.
@@ -116,7 +117,7 @@ class Model(Platform):
             if spec["dtype"] is None:
                 raise TypeError("input {!r} is {}; only tensors can be given".format(one.name, one.type))
         dtypes = [spec["dtype"] for spec in inputs + outputs]
-        self.inputs = inputs
+        self.inputs: list = inputs
         self.outputs = None if None in dtypes else outputs  # what is no tensor has no spec
         self._input_names = [spec["name"] for spec in inputs]
         self._output_names = [spec["name"] for spec in outputs]
@@ -141,7 +142,14 @@ class Model(Platform):
 
     def bind(self, args, kwargs):
         arrays = inputs_by_name(self._input_names, args, kwargs)
-        return _Bound({name: native(array) for name, array in arrays.items()})
+        for spec in self.inputs:
+            check_dtype(spec["name"], arrays[spec["name"]].dtype, spec["dtype"])
+        return _Bound(
+            {
+                name: _texts(name, array) if are_texts(array.dtype) else native(array)
+                for name, array in arrays.items()
+            }
+        )
 
     def run(self, bound, reserve):
         known = self._known
@@ -214,6 +222,25 @@ def _with_inputs(session, inputs):
     for name, array in inputs.items():
         binding.bind_input(name, "cpu", 0, _element(array.dtype), array.shape, address(array))
     return binding
+
+
+def _texts(name, array):
+    """Texts as str objects. onnxruntime would take the ``repr`` of bytes and of any other object, and not all that numpy has for texts."""
+    texts = as_objects(array)
+    kinds = set(map(type, texts.ravel().tolist()))
+    if bytes in kinds:
+        try:
+            texts = decoded(texts)
+        except UnicodeDecodeError as error:
+            raise TypeError(
+                "input {!r} holds bytes that are no text in UTF-8: {}".format(name, error)
+            ) from None
+    others = sorted(kind.__name__ for kind in kinds if not issubclass(kind, (str, bytes)))
+    if others:
+        raise TypeError(
+            "input {!r} holds an object of type {}; the model takes texts".format(name, others[0])
+        )
+    return texts
 
 
 def _spec(argument):
