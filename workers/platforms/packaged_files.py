@@ -72,7 +72,7 @@ class Model(Wrapped):
                 raise TypeError("the model gave {}; expected {!r} too".format(sorted(result), missing[0]))
             named = {name: result[inner] for inner, name in self._gives.items()}
         else:
-            values = list(result) if isinstance(result, (list, tuple)) else [result]
+            values = [result] if self._is_one(result) else list(result)
             if len(values) != len(self._outputs):
                 raise TypeError(
                     "the model gave {} outputs; the package's output_spec has {}".format(
@@ -81,3 +81,16 @@ class Model(Wrapped):
                 )
             named = dict(zip(self._outputs, values))
         return {name: text_array(one) if name in self._texts else one for name, one in named.items()}
+
+    def _is_one(self, result):
+        """Whether a result is one output: a list is several, but for the texts of a model that has one output."""
+        if not isinstance(result, (list, tuple)):
+            return True
+        return len(self._outputs) == 1 and bool(self._texts) and _holds_texts(result)
+
+
+def _holds_texts(listed):
+    """Whether nested lists hold texts, or nothing."""
+    if isinstance(listed, (list, tuple)):
+        return all(_holds_texts(one) for one in listed)
+    return isinstance(listed, (str, bytes))
