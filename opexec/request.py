@@ -24,6 +24,7 @@ from .sandbox import checked as checked_sandbox
 from .source import Source, parse
 from .spec import TensorSpec, parse_specs
 from .supervision.policies import RestartPolicy, Supervision
+from .workers.platforms import WITHOUT_THREADS
 
 if TYPE_CHECKING:
     from .package import Limits as PackageLimits
@@ -262,13 +263,14 @@ def _finder(env: EnvironmentGiven) -> Finder:
 
 def _settings(request: Request, threads: int | None, number: int | None) -> dict[str, Any]:
     options = {} if request.options is None else _plain_options(request.options)
-    # What computes with threads, or on which device, in a Python model is the model's own affair, beyond its environment variables.
     given: dict[str, Any] = {}
-    if request.parsed.platform != "python":
-        if threads is not None:
-            given["threads"] = threads
-        if number is not None:  # in its worker, the GPU is the only one
-            given["device"] = "cuda:0" if request.isolation == "process" else f"cuda:{number}"
+    if threads is not None and request.parsed.platform not in WITHOUT_THREADS:
+        given["threads"] = threads
+    # On which device a Python model computes is its own affair, beyond its environment variables.
+    if number is not None and request.parsed.platform != "python":
+        given["device"] = (
+            "cuda:0" if request.isolation == "process" else f"cuda:{number}"
+        )  # of its own, it has one
     twice = sorted(options.keys() & given.keys())
     if twice:
         raise ValueError(f"{twice[0]!r} is given twice: as an argument of load, and in options")

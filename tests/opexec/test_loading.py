@@ -16,6 +16,7 @@ import pytest
 
 import opexec
 from opexec import BuildError, Environment, LoadError, SpecError, TensorSpec, WorkerDied
+from opexec.request import Request
 from tests.absent import absent
 from tests.loaded import MODELS, PYTHONS, interpreter, source
 
@@ -390,6 +391,13 @@ def test_more_arguments_that_make_no_sense(
 ) -> None:
     with pytest.raises(kind, match=words):
         opexec.load(source("echo"), **arguments)
+
+
+@pytest.mark.parametrize(("platform", "has"), [("onnx", True), ("python", False), ("tensorrt", False)])
+def test_threads_are_no_option_of_a_platform_that_has_none(platform: str, has: bool) -> None:
+    for asked in ({"threads": 1}, {"cpus": sorted(os.sched_getaffinity(0))[:1]}):
+        request = Request(source=source("echo"), platform=platform, **asked)  # type: ignore[arg-type]
+        assert request.settings == ({"threads": 1} if has else {})
 
 
 @pytest.mark.parametrize("isolation", ["process", "none"])

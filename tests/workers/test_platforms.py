@@ -10,6 +10,7 @@ import pytest
 
 from opexec.workers import entry_points, platforms
 from opexec.workers.platforms import Platform
+from opexec.workers.platforms.arguments import cuda_index
 from opexec.workers.platforms.packaged import Wrapped
 
 CODE = """
@@ -163,6 +164,8 @@ def test_tensorrt_says_what_is_missing(tmp_path, monkeypatch):
         platforms.load("tensorrt", str(path), {})
     with pytest.raises(ValueError, match="a TensorRT engine runs on a GPU: expected 'cuda:N'"):
         platforms.load("tensorrt", str(path), {"device": "cpu"})
+    with pytest.raises(ValueError, match="the tensorrt platform knows no option 'threads'; it knows device"):
+        platforms.load("tensorrt", str(path), {"threads": 1})
     with pytest.raises(FileNotFoundError, match="no such file: .*absent.engine"):
         platforms.load("tensorrt", str(tmp_path / "absent.engine"), {})
     # With the library, and without what reaches the GPU.
@@ -182,3 +185,16 @@ def test_a_package_wants_inputs_aligned_where_its_platform_does():
         model = Platform()
         model.aligned = aligned
         assert Wrapped(model).aligned is aligned
+
+
+@pytest.mark.parametrize(
+    "device, index", [("cpu", None), (None, None), ("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)]
+)
+def test_the_gpu_that_a_device_names(device, index):
+    assert cuda_index({"device": device}) == index
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:0\n", 0, ["cuda"]], ids=repr)
+def test_a_device_of_no_known_form_is_refused(device):
+    with pytest.raises(ValueError, match="the option device is .*; expected 'cpu', 'cuda' or 'cuda:0'"):
+        cuda_index({"device": device})

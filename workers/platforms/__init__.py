@@ -30,6 +30,9 @@ PLATFORMS = {
 #: Those that run a user's file, and take the option `in_process`: see `python`.
 WITH_FACTORIES = frozenset({"python", "torch", "jax", "keras"})
 
+#: Those that have no option `threads`: what a Python model computes with is its own affair, and an engine of TensorRT computes on a GPU.
+WITHOUT_THREADS = frozenset({"python", "tensorrt"})
+
 
 class Platform:
     """What a platform's `load` returns.

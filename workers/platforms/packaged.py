@@ -46,9 +46,13 @@ class Contents:
         return os.path.join(self.folder, "0", "code")
 
     def known_options(self):
-        """The options without `in_process` where the platform does not know it: `opexec.load` gives it to every package."""
-        known = self.platform in platforms.WITH_FACTORIES
-        return {name: value for name, value in self.options.items() if known or name != "in_process"}
+        """The options without `in_process` and `threads` where the platform has none: `opexec.load` gives them to every package."""
+        unknown = set()
+        if self.platform not in platforms.WITH_FACTORIES:
+            unknown.add("in_process")
+        if self.platform in platforms.WITHOUT_THREADS:
+            unknown.add("threads")
+        return {name: value for name, value in self.options.items() if name not in unknown}
 
 
 def load(source, options):

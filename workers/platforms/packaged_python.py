@@ -10,11 +10,16 @@ import sys
 import numpy as np
 
 from opexec.workers.platforms import Platform, package_code
+from opexec.workers.platforms.arguments import check_options
 from opexec.workers.platforms.packaged import by_name, text_array, texts_of
 
 
 def load(contents):
-    """Import the entry point, from code that is a package of its own, and let it make the model."""
+    """Import the entry point, from code that is a package of its own, and let it make the model. There are no options.
+
+    `device`, which `opexec.load` gives, is the model's own affair: in a worker it sees that GPU alone.
+    """
+    check_options("python", contents.known_options(), ("device",), factory=True)
     return Model(made(contents), contents)
 
 

@@ -49,7 +49,7 @@ def load(source, options):
         from opexec.workers.platforms import estimators
 
         model = estimators.Estimator(source, threads)
-    model.method = method or model.methods()[0]
+    model.method = model.methods()[0] if method is None else method
     model.check_method(model.method)
     return model
 

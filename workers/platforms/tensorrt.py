@@ -36,7 +36,7 @@ def load(source, options):
     Raises ImportError or RuntimeError that says what is missing: TensorRT, cuda-python, a GPU; and RuntimeError for a file that this
     TensorRT cannot read: engines fit one version and one kind of GPU.
     """
-    check_options("tensorrt", options, ("device", "threads"))
+    check_options("tensorrt", options, ("device",))  # it computes with no threads of the CPU
     if options.get("device") == "cpu":
         raise ValueError("the option device is 'cpu'; a TensorRT engine runs on a GPU: expected 'cuda:N'")
     index = cuda_index(options) or 0

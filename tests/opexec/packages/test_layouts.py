@@ -276,6 +276,14 @@ def test_optional_arguments(called: str, kind: type[Exception], message: str, tm
             model.infer({"y": X})
 
 
+def test_a_python_model_has_no_options(tmp_path: Path) -> None:
+    path = folder_of(tmp_path / "model", python_package())
+    with pytest.raises(opexec.LoadError, match="the python platform knows no option 'colour'"):
+        opexec.load(path, isolation="none", options={"colour": 1})
+    with opexec.load(path, isolation="none", threads=1) as model:  # by environment variables, in a worker
+        np.testing.assert_array_equal(model.infer({"x": X, "y": X})["out"], 2 * X)
+
+
 @pytest.mark.parametrize(
     "returned, message",
     [
