@@ -577,6 +577,7 @@ def test_inputs_that_the_outputs_do_not_need_may_be_left_out(graph):
         tf.multiply(x, factor, name="y")
 
     model = load(graph(build), inputs=["unused", "x", "factor"], outputs=["y"])
+    assert [spec["name"] for spec in model.inputs if spec.get("optional")] == ["unused", "factor"]
     x, one, three = np.array([1, 2], F4), np.array(1, F4), np.array(3, F4)
     assert call(model, x=x)["y"].tolist() == [2, 4]
     assert call(model, one, x)["y"].tolist() == [2, 4]

@@ -38,7 +38,8 @@ class Platform:
     """What a platform's `load` returns.
 
     `framework` and `version` name what runs the model (``"onnxruntime"``, ``"1.14.1"``). `inputs` and `outputs` are lists of
-    ``{"name": str, "dtype": str, "shape": [int | str | None, ...] | None}`` if the model's file carries its spec, else None.
+    ``{"name": str, "dtype": str, "shape": [int | str | None, ...] | None}`` if the model's file carries its spec, else None; an input that
+    a call may leave out has ``"optional": True`` too.
     `aligned`: whether the framework looks at an input where it lies only if that begins on 64 bytes. The caller then copies a slice of an array
     from `Model.empty` that begins elsewhere, as it copies any other array, and counts it.
     """

@@ -46,7 +46,7 @@ def load(source, options):
     session = new_session(graph, options)
     initialise(session, options.get("init_ops"))
     model = Model(session, inputs, outputs)
-    model.optional = _unneeded(inputs, outputs)
+    model.may_be_left_out(_unneeded(inputs, outputs))
     return model
 
 

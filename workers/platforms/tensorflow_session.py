@@ -60,7 +60,7 @@ def check_gpu(index):
 class Model(Platform):
     """The tensors `inputs` and `outputs`, both ``{name: tf.Tensor}``, of a session's graph.
 
-    `optional`: the names of inputs that a call may leave out. Whoever knows the graph says which; by default none.
+    `optional`: the names of inputs that a call may leave out. Whoever knows the graph says which (`may_be_left_out`); by default none.
     `gives`: the names of the outputs.
     """
 
@@ -82,6 +82,13 @@ class Model(Platform):
             fetched = [tf.identity(one) if one in inputs.values() else one for one in outputs.values()]
         session._extend_graph()
         self._fetches = [tensor._as_tf_output() for tensor in fetched]
+
+    def may_be_left_out(self, names):
+        """Let calls do without these inputs."""
+        self.optional = names
+        for spec in self.inputs or ():
+            if spec["name"] in names:
+                spec["optional"] = True
 
     def bind(self, args, kwargs):
         arrays = inputs_by_name(list(self._inputs), args, kwargs, self.optional)
