@@ -44,6 +44,8 @@ class Call:
     #: What the waiting thread sleeps on while another one reads.
     parked: threading.Lock | None = None
     finish: Callable[[Call], None] | None = None
+    #: Its arrays have been made: from then on their leases tell when the worker may have the block back. Only said where the call may still fail.
+    lent = False
     #: By `time.monotonic`: when it ends, and when the thread that waits for it goes.
     deadline: float | None = None
     until: float | None = None
@@ -64,11 +66,14 @@ class Call:
         self.block: Block | None = block
         self.stock = block.stock
 
-    def wake(self) -> bool:
-        """Tell whoever waits; True if it is a thread that sleeps."""
+    def tell(self) -> None:
+        """It has ended: tell whoever waits."""
         if self.finish is not None:
             self.finish(self)
-            return False
+        self.wake()
+
+    def wake(self) -> bool:
+        """Wake the thread that waits, for it to look around; False if none sleeps."""
         parked = self.parked
         if parked is None:
             return False
@@ -115,7 +120,7 @@ class InFlight:
         call = self.pending.get(record[1])
         if call is not None:
             if call.finish is not None or call.parked is not None:
-                call.wake()
+                call.tell()
             if self.pending.pop(record[1], None) is not None:
                 self.copied_out += record[5]
                 # Taken in one step: whoever else comes to free it finds it gone.
@@ -143,7 +148,7 @@ class InFlight:
         self._discarded[call.id] = call
         if self.pending.pop(call.id, None) is None and self._discarded.pop(call.id, None) is not None:
             # Its answer came in this very moment, and nobody will look at it.
-            if call.answer is not None:
+            if call.answer is not None and not call.lent:
                 self._outputs.forfeit(call.answer[3])
             self._free(call)
 
@@ -152,7 +157,7 @@ class InFlight:
         for call in list(self.pending.values()):
             if call.answer is None:
                 call.failure = error()
-            call.wake()
+            call.tell()
             if self.pending.pop(call.id, None) is not None:
                 self._free(call)
         for id in list(self._discarded):

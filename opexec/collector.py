@@ -25,7 +25,6 @@ _NAPS = 20
 _LINGER_S = 1.0
 #: Between two attempts to read for which there is no memory, in seconds.
 _PAUSE_S = 0.1
-_NO_MEMORY = "there was no memory to read the worker's answers"
 
 
 class Collector:
@@ -36,7 +35,7 @@ class Collector:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._open: dict[Call, Callable[[], None]] = {}
+        self._open: dict[Call, Callable[[Call], None]] = {}
         #: Calls whose ends are to be told at once.
         self._watched: set[Call] = set()
         self._timed: set[Call] = set()
@@ -47,8 +46,8 @@ class Collector:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def expect(self, call: Call, complete: Callable[[], None], watched: bool) -> None:
-        """Run `complete` some time after `call`, which is about to be sent, has its answer or a failure; `watched`: at once.
+    def expect(self, call: Call, complete: Callable[[Call], None], watched: bool) -> None:
+        """Run `complete`, with the call, some time after `call`, which is about to be sent, has its answer or a failure; `watched`: at once.
 
         `see_to` or `forget` must follow.
         """
@@ -128,7 +127,7 @@ class Collector:
     def _give_up(self) -> None:
         """There was no memory to read on: the calls in flight end, as one does whose own thread reads."""
         for call in list(self._open):
-            self._connection.give_up(call, MemoryError(_NO_MEMORY))
+            self._connection.give_up(call, self._connection.unread())
 
     def _serve(self) -> None:
         connection = self._connection
@@ -227,16 +226,16 @@ class Collector:
         self.forget(call)
         if complete is not None:
             try:
-                complete()
-            except (
-                BaseException
-            ):  # of a user's callback: sys.exit(), say; the other Futures must still be completed
+                complete(call)
+            except BaseException:
+                # Of a user's callback: sys.exit(), say. The other Futures must still be completed.
                 traceback.print_exc()
 
     def _expire(self) -> None:
         for call in list(self._timed):
             self._connection.expire(call)
             if call.failure is not None:
+                self._timed.discard(call)
                 self._ended.append(call)
 
     def _patience_s(self) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED
 from typing import TYPE_CHECKING, Any
 
 from .array_kinds import ArrayKind
@@ -17,6 +19,7 @@ from .supervision.link import Link
 if TYPE_CHECKING:
     from .isolated import IsolatedModel
 
+#: What becomes of a submission.
 _ENDED, _CANCELLED = object(), object()
 
 
@@ -43,11 +46,18 @@ class SubmittedFuture(LazyFuture[dict[str, Any]]):
 
     def cancel(self) -> bool:
         submission = self._submission
-        if submission is None or not submission.cancel():
+        if submission is None:
             return self.cancelled()
+        try:
+            if not submission.cancel():
+                return self.cancelled()
+            end_cancelled(self)
+        except BaseException:  # Ctrl-C: what has begun to be cancelled must not be waited for without end
+            if submission.cancelled:
+                submission.cancel()
+                end_cancelled(self)
+            raise
         self._submission = None
-        super().cancel()
-        self.set_running_or_notify_cancel()
         return True
 
     def _attended(self, timeout: float | None) -> float | None:
@@ -63,6 +73,14 @@ class SubmittedFuture(LazyFuture[dict[str, Any]]):
         return max(until - time.monotonic(), 0)
 
 
+def end_cancelled(future: Future[Any]) -> None:
+    """Have it end as cancelled, and whoever waits told. Idempotent, in whichever threads."""
+    Future.cancel(future)
+    with future._condition:
+        if future._state == CANCELLED:  # else that was done before
+            future.set_running_or_notify_cancel()
+
+
 class Submission:
     """See the module. `deadline` is by `time.monotonic`."""
 
@@ -72,6 +90,11 @@ class Submission:
     _being_sent = False
     #: The inputs are a copy.
     _kept = False
+    #: The call that is under way.
+    _under_way: tuple[Link, Call, ArrayKind | None] | None = None
+    #: Its worker, if that was claimed for it, and the seat: whoever takes them away from here gives them back.
+    _claimed: list[Link] | None = None
+    _seat: list[Seat] | None = None
 
     def __init__(
         self,
@@ -90,20 +113,16 @@ class Submission:
         self._outputs = outputs
         self._deadline = deadline
         self._retries = retries
-        #: What has become of it; the first to say so decides (`dict.setdefault` is atomic).
-        self._fate: dict[int, object] = {}
-        self._seat: list[Seat] = []
-        #: The thread that waits for the call that is under way: one at a time.
-        self._attendant: dict[int, object] = {}
-        #: The call that is under way, and whether its worker was claimed for it; for one who takes it away from here to end it.
-        self._under_way: list[tuple[Link, Call, ArrayKind | None, bool]] = []
+        #: What one thread decides for all, the first to say so (`dict.setdefault` is atomic): under ``"fate"`` what has become of it, under
+        #: ``"attendant"`` who waits for the call that is under way, and under a call who sees to its end.
+        self._first: dict[object, object] = {}
 
     def start(self) -> None:
         """Send the call, or have it sent once a worker is there. As ever, the inputs are the caller's again when this returns."""
         admission = self._model.admission
         if admission is not None:
             self.watched = True  # others may wait for the seat
-            self._seat.append(admission.enter(self._deadline))
+            self._seat = [admission.enter(self._deadline)]
         try:
             if self._retries:
                 self._keep()
@@ -115,24 +134,26 @@ class Submission:
     def watch(self) -> None:
         """Have its end told as soon as it comes, by the collector's thread."""
         self.watched = True
-        try:
-            link, call, _, _ = self._under_way[0]
-        except IndexError:  # it is still to be sent, or has ended
+        under_way = self._under_way
+        if under_way is None:  # it is still to be sent, or has ended
             return
+        link, call, _ = under_way
         if call.id and not self._being_sent:  # who sends it comes back to it
             link.collector.watch(call)
 
     def attend(self, until: float | None) -> None:
         """Wait for its end until `until` (by `time.monotonic`), and complete it; back before where that is up to another thread."""
         me = object()
-        while 0 not in self._fate:
-            try:
-                link, call, _, _ = self._under_way[0]
-            except IndexError:  # it waits for a worker
+        first = self._first
+        while "fate" not in first:
+            under_way = self._under_way
+            if under_way is None:  # it waits for a worker
+                self._refuse_copies()
                 return
-            if link.connection.dead is not None and self._model.replicas.is_copy:
-                raise self._model.replicas.not_here()
-            if self.watched or self._being_sent or not call.id or self._attendant.setdefault(0, me) is not me:
+            link, call, _ = under_way
+            if link.connection.dead is not None:
+                self._refuse_copies()
+            if self.watched or self._being_sent or not call.id or first.setdefault("attendant", me) is not me:
                 link.collector.see_to()  # in a callback of another one, which keeps the collector's thread
                 return
             try:
@@ -140,36 +161,41 @@ class Submission:
                     return
                 if self.watched:
                     return
-                self._complete()
+                self._complete(call)
                 link.collector.forget(call)
             except MemoryError as error:
                 if not link.connection.give_up(call, error):
                     raise
-            except BaseException as error:  # Ctrl-C: what has begun to end must not be waited for without end
-                if self._fate.get(0) is _ENDED and not self.future.done():
-                    self._end(error, None)
-                raise
             finally:
-                self._attendant.pop(0, None)
+                first.pop("attendant", None)
 
     def cancel(self) -> bool:
-        """Whether the call will never have a result; False if it has one, or an error."""
-        if 0 in self._fate or self._fate.setdefault(0, _CANCELLED) is not _CANCELLED:
+        """Whether the call will never have a result; False if it has one, or an error. Idempotent, also where it was interrupted."""
+        if self._first.setdefault("fate", _CANCELLED) is not _CANCELLED:
             return False
         self._withdraw()
         self._leave()
         return True
 
+    @property
+    def cancelled(self) -> bool:
+        return self._first.get("fate") is _CANCELLED
+
+    def _refuse_copies(self) -> None:
+        """In a forked copy nobody will ever complete it."""
+        if self._model.replicas.is_copy:
+            raise self._model.replicas.not_here()
+
     def _go_on(self) -> None:
         replicas = self._model.replicas
         link = self._model._link
-        if link is not None and 0 not in self._fate:  # there is one worker, and nothing to choose
+        if link is not None and "fate" not in self._first:  # there is one worker, and nothing to choose
             try:
-                self._send(link, claimed=False)
+                self._send(link)
                 return
             except Again:  # it died before the call was sent
                 pass
-        while 0 not in self._fate:
+        while "fate" not in self._first:
             link = replicas.try_claim()
             if link is None:
                 startup = replicas.startup
@@ -179,11 +205,15 @@ class Submission:
                 self._keep()
                 startup.when_done(self._woken, self._deadline)
                 return
+            self._claimed = [link]
             try:
-                self._send(link, claimed=True)
+                self._send(link)
                 return
             except Again:
-                continue
+                self._unclaim()
+            except BaseException:
+                self._unclaim()
+                raise
 
     def _keep(self) -> None:
         if not self._kept:
@@ -200,98 +230,103 @@ class Submission:
         except BaseException as error:
             self._fail(error)
 
-    def _send(self, link: Link, claimed: bool) -> None:
+    def _send(self, link: Link) -> None:
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
         collector = link.collector
+        assert self._values is not None
+        values = self._values
+        call, kind = self._model._prepare(link, self._names, values, 0, left)
         try:
-            assert self._values is not None
-            values = self._values
-            call, kind = self._model._prepare(link, self._names, values, 0, left)
+            self._under_way = link, call, kind
+            collector.expect(call, self._complete, self.watched)
+            # Before it is sent: from then on another thread may complete it, and look whether it can be made again.
+            if not self._retries and not self._kept:
+                self._values = None
+            self._being_sent = True
             try:
-                self._under_way.append((link, call, kind, claimed))
-                collector.expect(call, self._complete, self.watched)
-                # Before it is sent: from then on another thread may complete it, and look whether it can be made again.
-                if not self._retries and not self._kept:
-                    self._values = None
-                self._being_sent = True
-                try:
-                    self._model._send(link, call)
-                finally:
-                    self._being_sent = False
-            except BaseException:
-                collector.forget(call)
-                self._under_way.clear()
-                self._values = values
-                raise
+                self._model._send(link, call)
+            finally:
+                self._being_sent = False
         except BaseException:
-            if claimed:
-                self._model.replicas.unclaim(link)
+            collector.forget(call)
+            self._under_way = None
+            self._values = values
             raise
         try:
             collector.see_to()
         except BaseException:  # no thread is to be had, say: nobody would complete it
             self._withdraw()
             raise
-        if self._fate.get(0) is _CANCELLED:  # while it was being sent
+        if self._first.get("fate") is _CANCELLED:  # while it was being sent
             self._withdraw()
         elif self.watched and call.finish is None:  # in this very moment
             collector.watch(call)
 
     def _withdraw(self) -> None:
-        """Stop waiting for the call that is under way, if there is one."""
-        try:
-            link, call, _, claimed = self._under_way[0]
-            if self._being_sent or not call.id:
-                return  # who sends it comes here afterwards
-            self._under_way.pop()
-        except IndexError:
+        """Stop waiting for the call that is under way, if there is one. Idempotent, also where it was interrupted."""
+        under_way = self._under_way
+        if under_way is None:
             return
+        link, call, _ = under_way
+        if self._being_sent or not call.id:
+            return  # who sends it comes here afterwards
+        if self._first.setdefault(call, _CANCELLED) is not _CANCELLED:
+            return  # it has just ended
         link.connection.dismiss(call)
         link.collector.forget(call)
-        if claimed:
-            self._model.replicas.unclaim(link)
+        self._under_way = None
+        self._unclaim()
 
-    def _complete(self) -> None:
-        """The call has its answer, or a failure."""
+    def _complete(self, call: Call) -> None:
+        """`call` has its answer, or a failure. Any number of threads may come with that; one goes on."""
+        under_way = self._under_way
+        if under_way is None or under_way[1] is not call:  # it was withdrawn, or has been made again since
+            return
+        link, _, kind = under_way
+        results = None
+        me = object()
         try:
-            link, call, kind, claimed = self._under_way[0]
-        except IndexError:
-            return
-        again = None
-        if call.failure is not None:
-            try:
-                self._model._recover(link, call, call.failure, self._retries)
-            except Again as one:
-                if self._values is not None:
-                    again = one
-        if again is not None and again.sent:
-            self._retries -= 1
-        if again is None and self._fate.setdefault(0, _ENDED) is not _ENDED:
-            return
-        try:
-            self._under_way.pop()
-        except IndexError:  # cancelled
-            return
-        if claimed:
-            self._model.replicas.unclaim(link)
-        if again is not None:
-            self._woken(None)
-            return
-        try:
-            if call.failure is not None:
-                raise call.failure
-            results = self._answered(link, call, kind)
+            if self._first.setdefault(call, me) is not me:
+                return
+            again = None if call.failure is None else self._again(link, call, call.failure)
+            self._under_way = None
+            self._unclaim()
+            if again is not None:
+                self._retries -= again.sent
+                self._go_on()
+            elif self._first.setdefault("fate", _ENDED) is not _ENDED:  # cancelled in this very moment
+                link.connection.calls.abandon(call)
+            elif call.failure is not None:
+                self._end(call.failure, None)
+            else:
+                results = self._answered(link, call, kind)
+                self._end(None, results)
         except BaseException as error:
-            self._end(error, None)
-        else:
-            self._end(None, results)
+            if self._first.get(call) is not me:
+                raise
+            if not self.future.done():
+                if results is None:  # the worker may have its answer back
+                    link.connection.calls.abandon(call)
+                self._withdraw()
+                self._fail(error)
+            if not isinstance(error, Exception):  # Ctrl-C, in a thread that waits for it
+                raise
+
+    def _again(self, link: Link, call: Call, failure: BaseException) -> Again | None:
+        """What the failure of a call means for its worker; not None if it is to be made again."""
+        try:
+            self._model._recover(link, call, failure, self._retries)
+        except Again as again:
+            if self._values is not None:
+                return again
+        return None
 
     def _answered(self, link: Link, call: Call, kind: ArrayKind | None) -> dict[str, Any]:
         """What the Future gives."""
         return self._model._results(link, call, kind, self._outputs)
 
     def _fail(self, error: BaseException) -> None:
-        if self._fate.setdefault(0, _ENDED) is _ENDED:
+        if self._first.setdefault("fate", _ENDED) is _ENDED:
             self._end(error, None)
 
     def _end(self, error: BaseException | None, results: dict[str, Any] | None) -> None:
@@ -302,9 +337,12 @@ class Submission:
             self._model.failures.add(error)
         future.finish(results, error)
 
+    def _unclaim(self) -> None:
+        if self._claimed:
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                self._model.replicas.unclaim(self._claimed.pop())
+
     def _leave(self) -> None:
-        try:
-            seat = self._seat.pop()
-        except IndexError:
-            return
-        seat.leave()
+        if self._seat:
+            with contextlib.suppress(IndexError):
+                self._seat.pop().leave()

@@ -175,6 +175,7 @@ class CallSteps(Model):
         seen = now() if call.timed else 0
         views = link.connection.arrays(call)
         if self._checks_outputs and call.stock not in call.plan.memo:
+            call.lent = True
             self._check_outputs(call, views)
         if seen:
             self._keep_times(link.connection, call, seen)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..array_kinds import ArrayKind
 from ..calls import Call
-from ..futures import Submission
+from ..futures import Submission, end_cancelled
 from ..supervision.link import Link
 from .room import Room
 from .seam import Tensors, at
@@ -111,6 +111,8 @@ class JoinedCall(Future[Any]):
     texts: dict[str, np.ndarray[Any, Any]]
     #: It has its outcome, or is about to be given it. Set once, under the batcher's lock.
     ended = False
+    #: It was taken out of its batch because it is cancelled.
+    withdrawn = False
 
     def __init__(
         self, batcher: Batcher, finish: Callable[[Part], Any], deadline: float | None, since: int = 0
@@ -123,10 +125,14 @@ class JoinedCall(Future[Any]):
         self.since = since
 
     def cancel(self) -> bool:
-        if not self._batcher.withdraw(self, cancelled=True):
-            return self.cancelled()
-        super().cancel()
-        self.set_running_or_notify_cancel()
+        try:
+            if not self._batcher.withdraw(self, cancelled=True) and not self.withdrawn:
+                return self.cancelled()
+            end_cancelled(self)
+        except BaseException:  # Ctrl-C: what has begun to be cancelled must not be waited for without end
+            if self._batcher.withdraw(self, cancelled=True) or self.withdrawn:
+                end_cancelled(self)
+            raise
         return True
 
     def succeed(self, joint: JointCall, results: dict[str, np.ndarray[Any, Any]], start: int) -> None:

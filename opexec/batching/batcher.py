@@ -196,6 +196,7 @@ class Batcher:
             if call.ended:
                 return False
             call.ended = True
+            call.withdrawn = cancelled
             self._timed.discard(call)
             batch, call.batch = call.batch, None
             if batch is not None:

@@ -51,9 +51,8 @@ class Waiting(Reading):
                         del holder[0]
                         if self.pending:
                             role.hand_over()
-                except (
-                    BaseException
-                ):  # Ctrl-C in this very moment: nobody must wait for ever for a reader that is none
+                except BaseException:
+                    # Ctrl-C in this very moment: nobody must wait for ever for a reader that is none.
                     role.drop(call)
                     raise
         if call.failure is not None:
@@ -146,8 +145,9 @@ class Waiting(Reading):
         with self._sending:  # inside, a call that finds the ring full looks for a moment as if it were sent
             if self.pending.get(call.id) is not call or call.answer is not None:
                 return False
+            # First: whoever reads may note the answer in this very moment, and nobody may take that for good.
+            call.failure = error
             self.calls.abandon(call)
-        call.failure = error
         if call.finish is not None:
             call.finish(call)
         return True
@@ -159,6 +159,10 @@ class Waiting(Reading):
         call.wake()
         if self.role.holder.get(0) is call:
             self.channel.bell.ring_own()
+
+    def unread(self) -> MemoryError:
+        """The failure of a call whose answer there is no memory to read."""
+        return MemoryError("there was no memory to read the worker's answers")
 
     def unheard(self) -> CallTimeout:
         """The failure of a call that could not be sent until its deadline."""
