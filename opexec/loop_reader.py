@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import select
 from collections import deque
+from collections.abc import Callable
 
 from .calls import Call
 from .connection import Connection
 
 _LOOK_AGAIN_MS = 100
-_NO_MEMORY = "there was no memory to read the worker's answers"
 
 #: What could not be sent at once is tried again after so long, in seconds, and then after twice as long each time, up to the second.
 _TRY_AGAIN_S = 0.001
@@ -55,9 +55,8 @@ class LoopSender:
                         self._try_later()
                         return
                     sent.set_result(None)
-                except (
-                    BaseException
-                ) as error:  # Ctrl-C too: it goes to the coroutine, and the others are still sent
+                except BaseException as error:
+                    # Ctrl-C too: it goes to the coroutine, and the others are still sent.
                     sent.set_result(error)
             self._unsent.popleft()
             self._pause = _TRY_AGAIN_S
@@ -125,10 +124,22 @@ class LoopReader:
             ready = self._epoll.poll(0, _DESCRIPTORS) if became_readable and self._epoll else []
             self._read_on([fd for fd, _ in ready])
         except MemoryError:  # the loop would only log it
-            for call in list(self._calls):
-                self._connection.give_up(call, MemoryError(_NO_MEMORY))
+            self._give_up(self._connection.unread)
+        except OSError as error:  # no descriptor is left, say
+            number, why = (
+                error.errno,
+                f"the event loop cannot wait for the worker's answers: {error.strerror}",
+            )
+            self._give_up(lambda: OSError(number, why))
         finally:
             self._reading = False
+
+    def _give_up(self, error: Callable[[], Exception]) -> None:
+        """End the calls that have been sent, each with an error of its own. What is still to be sent may have more luck."""
+        for call in list(self._calls):
+            self._connection.give_up(call, error())
+        if self._calls:
+            self._look_later()
 
     def _read_on(self, ready: list[int]) -> None:
         connection = self._connection

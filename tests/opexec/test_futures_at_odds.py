@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import errno
 import os
 import signal
 import threading
@@ -17,6 +19,7 @@ import opexec
 from opexec import BatchPolicy, Model, OpexecError, TensorSpec
 from opexec.connection import Connection
 from opexec.errors import CallTimeout
+from opexec.loop_reader import LoopReader
 from tests.faults.test_interrupts import interruptions
 from tests.loaded import in_thread, source
 from tests.models import Gate
@@ -176,3 +179,33 @@ def test_a_forked_copy_does_not_wait_for_a_worker(gate: Gate) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         gate.let()
         assert future.result(PATIENCE)["x"] == 3
+
+
+def test_an_event_loop_that_can_open_no_descriptor_ends_its_calls(
+    gated: Model, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs one only when another thread, which read for it at first, has left."""
+    opened, full = LoopReader._opened, [True]
+
+    def refuse(reader: LoopReader) -> Any:
+        if full:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(reader)
+
+    monkeypatch.setattr(LoopReader, "_opened", refuse)
+    reading = in_thread(lambda: gated.infer(STAYS))
+    gate.wait()
+
+    async def call() -> None:
+        task = asyncio.create_task(gated.infer_async(STAYS))
+        while not connection(gated).sent == 2:
+            await asyncio.sleep(0.001)
+        gate.let()
+        with pytest.raises(OSError, match="cannot wait for the worker's answers: Too many open files"):
+            await asyncio.wait_for(task, PATIENCE)
+        full.clear()
+        gate.let()
+        assert (await gated.infer_async(X))["y"] == 30
+
+    asyncio.run(call())
+    assert reading.result(PATIENCE)["y"] == -10
