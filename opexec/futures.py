@@ -338,7 +338,7 @@ class Submission:
         future.finish(results, error)
 
     def _unclaim(self) -> None:
-        if self._claimed:
+        if self._claimed and not self._model.replicas.is_copy:  # which another thread's lock may keep waiting
             with contextlib.suppress(IndexError):  # another thread was quicker
                 self._model.replicas.unclaim(self._claimed.pop())
 

@@ -23,5 +23,6 @@ class Alone:
             self._batcher.send_due()
 
     def __del__(self) -> None:
-        if self.counted and self._batcher.uncount(self):
+        # A forked copy has nothing to count, and another thread of the original may have held the lock.
+        if self.counted and not self._batcher.model.replicas.is_copy and self._batcher.uncount(self):
             self._batcher.send_due_soon()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -28,6 +29,7 @@ class Admission:
         self._limit = limit
         self._waits = waits
         self._waited = waited
+        self._owner = os.getpid()
         self._taken = 0
         self._waiting: deque[Seat] = deque()
         self._closed: Callable[[], OpexecError] | None = None
@@ -94,6 +96,10 @@ class Admission:
 
     def leave(self, seat: Seat) -> None:
         """Give a seat to who waits longest. For `Seat.leave`."""
+        if (
+            self._owner != os.getpid()
+        ):  # a forked copy's: another thread of the original may have held the lock
+            return
         with self._lock:
             if not seat.taken:
                 return

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 import opexec
 from opexec import CallTimeout, Model, ModelClosed
+from opexec.supervision.admission import Admission
 from tests.loaded import source
 from tests.models import Gate
 
@@ -130,3 +134,29 @@ def test_closing_the_model_dismisses_who_waits(gate: Gate) -> None:
 
     model = load()
     run(main())
+
+
+def test_a_forked_copy_waits_for_no_lock_to_give_a_seat_back() -> None:
+    """It has its Futures, and drops them, and another thread of the original may have been at it."""
+    admission = Admission("copied", 1, waits=True)
+    seat = admission.enter(None)
+    locked, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with admission._lock:
+            locked.set()
+            forked.wait(PATIENCE)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    locked.wait(PATIENCE)
+    pid = os.fork()
+    if not pid:
+        signal.alarm(5)  # ends it, if it waits
+        seat.leave()
+        os._exit(0)
+    forked.set()
+    holding.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    seat.leave()
+    assert admission._taken == 0
