@@ -27,6 +27,7 @@ import numpy as np
 
 from ..errors import CallTimeout, ModelClosed
 from ..model import BatchStats
+from ..supervision import watcher
 from ..timing import now
 from .alarm import Alarm
 from .alone import Alone
@@ -320,12 +321,7 @@ class Batcher:
             if not late:
                 self._set_deadline_alarm()
         if late or due:
-            threading.Thread(
-                target=self._catch_up,
-                args=(late, due),
-                name=f"opexec-batching-{self.model.name}",
-                daemon=True,
-            ).start()
+            watcher.aside(f"opexec-batching-{self.model.name}", self._catch_up, late, due)
 
     def _catch_up(self, late: list[JoinedCall], due: list[Batch]) -> None:
         self._send_all(due)
@@ -377,14 +373,20 @@ class Batcher:
         """Do it where Ctrl-C cannot come in between, and wait for that."""
         if threading.current_thread() is not threading.main_thread():
             return do(*arguments)
-        with self.lock:
-            if self._helper is None:
-                self._helper = ThreadPoolExecutor(1, f"opexec-batching-{self.model.name}")
         try:
-            done = self._helper.submit(do, *arguments)
-        except RuntimeError:  # the interpreter is exiting
+            done = self._helped().submit(do, *arguments)
+        except RuntimeError:  # there can be no more threads, or the interpreter is exiting
             return do(*arguments)
         return done.result()
+
+    def _helped(self) -> ThreadPoolExecutor:
+        """The helper, with its thread. Raises RuntimeError where there can be none: nothing has been given to it then."""
+        with self.lock:
+            if self._helper is None:
+                helper = ThreadPoolExecutor(1, f"opexec-batching-{self.model.name}")
+                helper.submit(int)
+                self._helper = helper
+            return self._helper
 
     def _too_slow(self, call: JoinedCall) -> CallTimeout:
         return CallTimeout(

@@ -60,16 +60,26 @@ class Listener:
             listening = places.listen(share.name)
             try:
                 door = _Door(share, listening, places.inode(share.name))
-                if cls._current is None:
-                    cls._current = cls()
-                    cls._current._thread.start()
-                listener = cls._current
+                listener = cls._current or cls._started()
             except BaseException:
+                with contextlib.suppress(OSError):
+                    places.remove(share.name, places.inode(share.name))
                 listening.close()
                 raise
             listener._doors[share] = door
             listener._watch(listening.fileno(), lambda: listener._let_in(door))
             return listener
+
+    @classmethod
+    def _started(cls) -> Listener:
+        cls._current = listener = cls()
+        try:
+            listener._thread.start()
+        except BaseException:  # there can be no more threads: the next share tries again
+            cls._current = None
+            listener.close()
+            raise
+        return listener
 
     def remove(self, share: Share) -> None:
         """Listen for a share no more."""

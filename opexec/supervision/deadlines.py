@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 
@@ -20,7 +19,11 @@ _LOOK_S = 0.01
 
 def watch(link: Link, call: Call, grace: float | None) -> None:
     """The deadline of `call` has passed: see to it that its worker is killed if it is stuck. None: never."""
-    if grace is not None and call.deadline is not None and call.id:
+    if grace is None or call.deadline is None or not call.id:
+        return
+    mine = object()
+    # Once: who sees that it is late, and who completes it, both come here.
+    if call.__dict__.setdefault("overdue", mine) is mine:
         _look_at(link, call, call.deadline + grace, grace)
 
 
@@ -30,7 +33,7 @@ def _look_at(link: Link, call: Call, when: float, grace: float) -> None:
 
     def look() -> None:
         # Not in the watcher's thread: what the worker asked for may take long to give.
-        threading.Thread(target=judge, name="opexec-grace", daemon=True).start()
+        watcher.aside("opexec-grace", judge)
 
     def judge() -> None:
         link, call = worker(), late()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import weakref
 
@@ -63,12 +62,7 @@ class Recycling:
             if link is not None and link.serving:
                 why = self._exceeded(link)
                 if why:
-                    threading.Thread(
-                        target=self._recycle,
-                        args=(place, link, why),
-                        name=f"opexec-restarting-{self._places.name}",
-                        daemon=True,
-                    ).start()
+                    watcher.aside(f"opexec-restarting-{self._places.name}", self._recycle, place, link, why)
                     return  # one after the other; the thread has the next look taken
         self._look_later(_LOOK_S)
 

@@ -89,11 +89,16 @@ class Replacing:
         if old is not None:
             self._drain_aside(old, why)
 
-    def _drain_aside(self, link: Link, why: str) -> threading.Thread:
+    def _drain_aside(self, link: Link, why: str) -> threading.Thread | None:
+        """`_drain`, in a thread; None if that is done, because there can be no more threads."""
         thread = threading.Thread(
             target=self._drain, args=(link, why), name=f"opexec-draining-{self._places.name}", daemon=True
         )
-        thread.start()
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):
+            self._drain(link, why)
+            return None
         return thread
 
     def _drain(self, link: Link, why: str) -> None:
@@ -134,7 +139,8 @@ class Replacing:
                     link.close(places.is_closed(), grace=0)
         if wait:
             for thread in leaving:
-                thread.join()
+                if thread is not None:
+                    thread.join()
 
     def _load(self, launch: Launch, check: Callable[[Specs], None]) -> list[Link]:
         """A worker of another model for each place, side by side."""

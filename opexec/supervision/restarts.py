@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -17,9 +16,6 @@ from .link import Link
 from .places import Places
 from .policies import RestartPolicy
 from .replica import Replica
-
-#: Where no thread is to be had, one is asked for again after so long, in seconds.
-_TRY_AGAIN_S = 0.1
 
 
 class Restarts:
@@ -48,7 +44,7 @@ class Restarts:
         self._aside(place, functools.partial(self._bury, place, link))
 
     def _aside(self, place: Replica, do: Callable[[], None]) -> None:
-        """Have a thread do it; where there can be no more threads, a little later."""
+        """Have a thread do it, soon."""
 
         def work() -> None:
             try:
@@ -58,11 +54,7 @@ class Restarts:
                     self.give_up(place, "failed", error)
                 raise
 
-        try:
-            name = f"opexec-restarting-{self._places.name}"
-            threading.Thread(target=work, name=name, daemon=True).start()
-        except (RuntimeError, MemoryError):
-            watcher.at(time.monotonic() + _TRY_AGAIN_S, functools.partial(self._aside, place, do))
+        watcher.aside(f"opexec-restarting-{self._places.name}", work)
 
     def _bury(self, place: Replica, link: Link) -> None:
         error = link.connection.bury()

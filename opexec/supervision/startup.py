@@ -7,11 +7,14 @@ It ends once: with success, with the error that loading raised, or with the one 
 from __future__ import annotations
 
 import copy
+import math
 import os
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .. import leaving
 from ..errors import CallTimeout, OpexecError
@@ -19,8 +22,8 @@ from . import watcher
 
 #: A thread that waits looks again this often, in seconds, so that a signal reaches Python's handlers.
 _LOOK_AGAIN_S = 1.0
-#: Where no thread is to be had, one is asked for again after so long, in seconds.
-_TRY_AGAIN_S = 0.1
+#: Calls whose timeouts pass within so long, in seconds, are told together.
+_TOGETHER_S = 0.002
 
 
 class Startup:
@@ -34,6 +37,9 @@ class Startup:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
+        #: Until the first of their deadlines, which is at `_rings_at`.
+        self._alarm: watcher.Watch | None = None
+        self._rings_at = math.inf
 
     @property
     def under_way(self) -> bool:
@@ -59,25 +65,19 @@ class Startup:
             self.failure = error
             self._done.set()
             waiting, self._waiting = self._waiting, []
+            alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
         if aside and waiting:
-            self._tell_aside(waiting)
+            watcher.aside(f"opexec-started-{self._name}", self._tell, waiting, self.error)
         else:
-            self._tell(waiting)
+            self._tell(waiting, self.error)
         return True
 
-    def _tell_aside(self, waiting: list[_Waiting]) -> None:
-        """Have a thread tell them; where there can be no more threads, a little later."""
-        try:
-            name = f"opexec-started-{self._name}"
-            threading.Thread(target=self._tell, args=(waiting,), name=name, daemon=True).start()
-        except (RuntimeError, MemoryError):
-            watcher.at(time.monotonic() + _TRY_AGAIN_S, lambda: self._tell_aside(waiting))
-
-    def _tell(self, waiting: list[_Waiting]) -> None:
+    def _tell(self, waiting: list[_Waiting], error: Callable[[], BaseException | None]) -> None:
         for one in waiting:
-            one.stop_clock()
             try:
-                one.action(self.error())
+                one.action(error())
             except BaseException:  # of a user's callback: sys.exit(), say; the others must be told
                 traceback.print_exc()
 
@@ -114,21 +114,41 @@ class Startup:
         It is called in some other thread, or at once in this one where the end has come.
         """
         self._refuse_copies()
-        waiting = _Waiting(action)
         with self._lock:
             if not self._done.is_set():
-                self._waiting.append(waiting)
                 if deadline is not None:
-                    waiting.start_clock(deadline - time.monotonic(), lambda: self._expire(waiting))
+                    self._ring_at(deadline)
+                self._waiting.append(_Waiting(action, math.inf if deadline is None else deadline))
                 return
         action(self.error())
 
-    def _expire(self, waiting: _Waiting) -> None:
+    def _ring_at(self, when: float) -> None:
+        """Have a look taken then at whose deadline has passed. Under the lock."""
+        former = self._alarm
+        if former is not None and self._rings_at <= when:
+            return
+        own = weakref.ref(self)
+
+        def ring() -> None:
+            startup = own()
+            if startup is not None:  # not in the watcher's thread: what is told may run a user's callback
+                watcher.aside(f"opexec-late-{startup._name}", startup._tell_late)
+
+        self._alarm, self._rings_at = watcher.at(when, ring), when
+        if former is not None:  # last: interrupted before, it rings for nothing, and the other one for all
+            former.cancel()
+
+    def _tell_late(self) -> None:
+        """Tell those whose deadline has passed."""
+        present = time.monotonic()
         with self._lock:
-            if waiting not in self._waiting:
-                return
-            self._waiting.remove(waiting)
-        waiting.action(self._too_slow())
+            late = [one for one in self._waiting if one.deadline <= present]
+            self._waiting = [one for one in self._waiting if one.deadline > present]
+            self._alarm = None
+            first = min((one.deadline for one in self._waiting), default=math.inf)
+            if first < math.inf:
+                self._ring_at(max(first, present + _TOGETHER_S))
+        self._tell(late, self._too_slow)
 
     def _too_slow(self) -> CallTimeout:
         return CallTimeout(
@@ -147,16 +167,6 @@ class Startup:
         )
 
 
-class _Waiting:
-    def __init__(self, action: Callable[[BaseException | None], None]) -> None:
-        self.action = action
-        self._timer: threading.Timer | None = None
-
-    def start_clock(self, seconds: float, expire: Callable[[], None]) -> None:
-        self._timer = threading.Timer(min(max(seconds, 0), threading.TIMEOUT_MAX), expire)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def stop_clock(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+class _Waiting(NamedTuple):
+    action: Callable[[BaseException | None], None]
+    deadline: float

@@ -25,6 +25,8 @@ Action = Callable[[], object]
 _LONGEST_SLEEP_S = 3600.0
 #: When there is no memory, it waits this long, in seconds, before it tries again.
 _BREATHE_S = 0.05
+#: Where no thread is to be had, one is asked for again after so long, in seconds.
+_TRY_AGAIN_S = 0.1
 
 
 class Watch:
@@ -61,7 +63,12 @@ def when_dead(pidfd: int, action: Action) -> Watch:
     with _watcher.lock:
         watch._fd = os.dup(pidfd)
         _watcher.watched[watch._fd] = watch
-        _watcher.stir()
+        try:
+            _watcher.stir()
+        except BaseException:
+            del _watcher.watched[watch._fd]
+            os.close(watch._fd)
+            raise
     return watch
 
 
@@ -70,9 +77,21 @@ def at(when: float, action: Action) -> Watch:
     watch = Watch(action)
     with _watcher.lock:
         heapq.heappush(_watcher.due, (when, next(_order), watch))
-        if _watcher.due[0][2] is watch:
-            _watcher.stir()
+        if _watcher.due[0][2] is watch or not _watcher.awake:
+            try:
+                _watcher.stir()
+            except BaseException:
+                watch._action = None
+                raise
     return watch
+
+
+def aside(name: str, do: Callable[..., object], *arguments: object) -> None:
+    """Have a thread of that name do it; where there can be no more threads, a little later."""
+    try:
+        threading.Thread(target=do, args=arguments, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError):
+        at(time.monotonic() + _TRY_AGAIN_S, lambda: aside(name, do, *arguments))
 
 
 _order = itertools.count()
@@ -87,14 +106,24 @@ class _Watcher:
         self._bell = -1
         self._thread: threading.Thread | None = None
 
+    @property
+    def awake(self) -> bool:
+        return self._thread is not None
+
     def stir(self) -> None:
-        """Have the thread look at what it waits for, under the lock."""
+        """Have the thread look at what it waits for, under the lock. Raises what starting it raises; then it is started the next time."""
         if self._thread is None:
             if not self.watched and not self.due:
                 return
+            thread = threading.Thread(target=self._run, name="opexec-watcher", daemon=True)
             self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._thread = threading.Thread(target=self._run, name="opexec-watcher", daemon=True)
-            self._thread.start()
+            try:
+                thread.start()
+            except BaseException:
+                os.close(self._bell)
+                self._bell = -1
+                raise
+            self._thread = thread
         elif threading.current_thread() is not self._thread:
             os.eventfd_write(self._bell, 1)
 
