@@ -125,14 +125,16 @@ class _Stream:
             if data is None:
                 return False
             room = self.limiter.room() if forward else 0
-            lines, passed_over = self._split(data, room)
+            # Of a stack that was asked for, and of what was printed before it, each line is looked at.
+            wanted = room if self._stack is None else len(data)
+            lines, passed_over = self._split(data, wanted)
             self._keep(lines)
             if not data:
                 self.close()
         # Outside of the lock: what a user's handler does with a line is nobody else's concern.
         if forward:
             sizes = [len(line.raw) + 1 for line in lines]
-            admitted, suppressed = self.limiter.admit(sizes, room, passed_over)
+            admitted, suppressed = self.limiter.admit(sizes, wanted, passed_over)
             if suppressed is not None:
                 self._tell(suppressed)
             for line in lines[:admitted]:

@@ -142,6 +142,16 @@ def test_a_line_has_a_bounded_length_and_says_what_is_missing(pieces: int) -> No
     assert lines_of(b"x" * length + b"\nnext\n", cuts) == (expected, "next")
 
 
+def test_a_long_stack_that_comes_with_what_was_printed_before_it_costs_neither_of_them(make) -> None:
+    logs, worker = make()
+    frames = [f'  File "model.py", line {n} in deep' for n in range(3 * TAIL_LINES)]
+    with logs.stack() as lines:
+        os.write(worker.stderr, "\n".join(["last words", "Current thread 0x1:", *frames, ""]).encode())
+        logs.drain(60)
+        assert lines[1:] == frames
+    assert logs.tail() == ("last words",)
+
+
 @pytest.mark.parametrize("line", [b"", b"some words\n"])
 def test_a_flood_neither_blocks_its_writer_for_ever_nor_grows(make, line: bytes) -> None:
     logs, worker = make()
