@@ -1,4 +1,4 @@
-"""The pictures of the page: horizontal bars, one colour for opexec, another for peers."""
+"""The pictures of the page: horizontal bars, one colour for opexec, another for peers; or one for each side of a call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from benchmarks.contender import REGISTRY
 from benchmarks.grid import BUSY, SMALLEST
 from benchmarks.scenarios.result import Bar, Found, number
 
-_COLORS = {"opexec": "#d64545", "peer": "#1f7a8c", "in process": "#9aa5b1"}
+_COLORS = {
+    "opexec": "#d64545",
+    "peer": "#1f7a8c",
+    "in process": "#9aa5b1",
+    "caller": "#d64545",
+    "worker": "#f0932b",
+}
 _NAMED = {"in process": "in process, or without the others"}
 
 

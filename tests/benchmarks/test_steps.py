@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.results import pictures
 from benchmarks.scenarios import one_thread, opened, steps
 from benchmarks.scenarios.one_thread import STEPS, UNHURRIED
 from benchmarks.scenarios.prices import prices
@@ -44,9 +45,11 @@ def test_operations_have_a_price():
     assert len(found) > 5 and all(nanoseconds > 0 for nanoseconds in found.values())
 
 
-def test_the_table(turns):
+def test_the_table_and_its_picture(turns, tmp_path):
     found = steps.measure(Settings(2, 0.02, True))
     assert [row[0] for row in found.rows][: len(STEPS)] == list(STEPS)
     assert {row[0] for row in found.rows if "meanwhile" in row[1]} == set(UNHURRIED)
     shares = [float(row[4]) for row in found.rows if row[0] in STEPS and row[0] not in UNHURRIED]
     assert sum(shares) == pytest.approx(100, abs=5)
+    picture = pictures.bars(found, tmp_path / "steps.svg")
+    assert picture is not None and all(step in picture.read_text() for step in STEPS)
