@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -26,6 +27,8 @@ _logger = logging.getLogger("opexec.limits")
 _KILL_S = 5.0
 # What is in its pipes is read at once; this is for children of it that go on printing.
 _DRAIN_S = 0.05
+# Between two looks whether its keeper has ended, in seconds.
+_LOOK_AGAIN_S = 0.001
 
 
 class Child:
@@ -139,12 +142,17 @@ class Child:
                     os.killpg(self.pid, signal.SIGKILL)
             self._lifeline.cut()
 
+    def look(self) -> None:
+        """Learn how it ended, if it has, and read what it printed last. Kills nothing: what is left of the group goes with `end`, which must follow."""
+        self._check_owner()
+        with self._ending:
+            if not self._reaped:
+                self._note(os.WNOWAIT)
+                self.logs.drain(_DRAIN_S)
+
     def conclude(self) -> None:
         """Kill what is left of the group, reap the process, and read what it printed last. Idempotent; quick where it has ended."""
-        if self.is_copy():
-            raise OpexecError(
-                f"this worker belongs to process {self._owner}, of which this one is a forked copy"
-            )
+        self._check_owner()
         with self._ending:
             if self._reaped:
                 return
@@ -159,6 +167,8 @@ class Child:
         with self._ending:
             if not self._cleared:
                 self._cleared = True
+                if self._reaped:
+                    self._reap_keeper()
                 if self._group is not None:
                     self._group.remove()
                 self.logs.close()
@@ -183,27 +193,48 @@ class Child:
             return False
         return True
 
+    def _check_owner(self) -> None:
+        if self.is_copy():
+            raise OpexecError(
+                f"this worker belongs to process {self._owner}, of which this one is a forked copy"
+            )
+
     def _reap(self) -> None:
+        self._reaped = self._note(0)
+
+    def _note(self, leave: int) -> bool:
+        """Note how it ended; False if it has not. `leave`: WNOWAIT leaves its status, and so its number, to a later wait."""
         try:
-            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | leave)
         except ChildProcessError:
             self.how = "ended (its status was taken by another wait in this process)"
+            return True
+        if result is None:
+            return False
+        exit_code: int | None = result.si_status
+        number: int | None = None
+        if result.si_code != os.CLD_EXITED:
+            exit_code, number = None, result.si_status
+        elif self.sandboxed:
+            exit_code, number = sandbox.ended(result.si_status)
+        self.exit_code = exit_code
+        if number is None:
+            self.how = f"exited with code {exit_code}"
         else:
-            if result is None:
+            self.signal = _signal_name(number)
+            self.how = f"was killed by {self.signal}"
+        return True
+
+    def _reap_keeper(self) -> None:
+        """Once it is reaped itself: the child of this process that is left in its group (`opexec.workers.keeper`), and has been killed with it."""
+        until = time.monotonic() + _KILL_S
+        while time.monotonic() < until:
+            try:
+                ended = os.waitid(os.P_PGID, self.pid, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:  # there is none, or none any more
                 return
-            exit_code: int | None = result.si_status
-            number: int | None = None
-            if result.si_code != os.CLD_EXITED:
-                exit_code, number = None, result.si_status
-            elif self.sandboxed:
-                exit_code, number = sandbox.ended(result.si_status)
-            self.exit_code = exit_code
-            if number is None:
-                self.how = f"exited with code {exit_code}"
-            else:
-                self.signal = _signal_name(number)
-                self.how = f"was killed by {self.signal}"
-        self._reaped = True
+            if ended is None:
+                time.sleep(_LOOK_AGAIN_S)
 
     def forget(self) -> None:
         """Nobody will use this object any more."""

@@ -45,6 +45,8 @@ class OutputMemory:
         self._closed = False
         #: The plan of the last result.
         self._last: Plan | None = None
+        #: The place that was foreseen last, for which plan, and where that is: mapping and offset.
+        self._at: tuple[int, Plan | None, Any, int] = (-1, None, None, 0)
 
     def open(self, deadline: float | None) -> None:
         """Give the worker its first segment. Raises TimeoutError past `deadline` (by `time.monotonic`)."""
@@ -93,10 +95,13 @@ class OutputMemory:
         if plan is None or not plan.whole:
             return None
         place = due ^ wire.PRESENT
-        try:
-            views = plan.views(*self._channel.locate_block(place, plan.size))
-        except ProtocolError:  # the block was a smaller one's, at the end of its segment
-            return None
+        at = self._at
+        if at[0] != place or at[1] is not plan:
+            try:
+                at = self._at = (place, plan, *self._channel.locate_block(place, plan.size))
+            except ProtocolError:  # the block was a smaller one's, at the end of its segment
+                return None
+        views = plan.views(at[2], at[3])
         return place, plan, views, self.leases.prepare(place, views)
 
     def lend(self, plan: Plan, place: int, foreseen: Foreseen | None) -> list[Any]:
@@ -133,7 +138,11 @@ class OutputMemory:
 
         Under `sending`.
         """
-        places = [place | wire.PRESENT for place in self.leases.collect()]
+        found = self.leases.collect()
+        if len(found) == 1 and not self.due:  # mostly it is what the last call gave, and nothing else
+            self.due = found[0] | wire.PRESENT
+            return
+        places = [place | wire.PRESENT for place in found]
         if self.due:
             places.append(self.due)
         self.due = places.pop() if places else 0
@@ -149,5 +158,6 @@ class OutputMemory:
     def close(self) -> None:
         """Let go of the segments; arrays over them stay good."""
         self._closed = True
+        self._at = (-1, None, None, 0)
         for segment in list(self._segments.values()):
             self._memory.forget(segment)

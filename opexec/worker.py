@@ -131,6 +131,10 @@ class WorkerProcess:
                     # In a sandbox, the first process of its namespace starts the worker.
                     str(os.getpid() if confinement is None else 1),
                 ]
+                if (
+                    confinement is None
+                ):  # in a sandbox its parent would not reap the keeper before it is done itself
+                    argv += ["--keeper", "yes"]
                 if limits.message():
                     argv += ["--limits", limits.message()]
                 if overlay is not None:
@@ -250,11 +254,15 @@ class WorkerProcess:
     def death(self, stage: str, why: str = "") -> WorkerDied:
         """Why it died while `stage` (see WorkerDied); `why` it was killed, if it was killed on purpose.
 
-        Takes its children along, and itself if it lives on without its control socket. Somebody waits for this: `close` does what may take longer.
+        Kills it if it lives on without its control socket. Somebody waits for this: `close`, which must follow, does what may take longer, and
+        takes its children along.
         """
         leaving.hold()
         exited = self._child.wait(_EXIT_S)
-        self._child.conclude()
+        if exited:
+            self._child.look()
+        else:
+            self._child.conclude()
         how = self._child.how if exited else f"closed its connection, did not exit and {self._child.how}"
         hint = ""
         if exited and not self._child.killed:

@@ -1,5 +1,5 @@
 """What the caller executes in the foreign interpreter: ``python -I .../workers/__main__.py --control FD --parent PID [--overlay DIR]
-[--bytecode DIR] [--limits NAME=NUMBER,...]``.
+[--bytecode DIR] [--limits NAME=NUMBER,...] [--keeper yes]``.
 
 Python 2 and 3 can read this file, so that one which is too old says so and does not stumble over its syntax.
 """
@@ -20,6 +20,8 @@ def main():
     lifeline.arm(int(given["--parent"]))
     limits.clear_signals()
     refused = limits.apply(given["--limits"]) if "--limits" in given else None
+    if "--keeper" in given:
+        load("keeper").start()
 
     import faulthandler
     import os

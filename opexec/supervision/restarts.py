@@ -17,6 +17,9 @@ from .places import Places
 from .policies import RestartPolicy
 from .replica import Replica
 
+#: Between a worker's death and what is done about what it left, in seconds.
+_MOMENT_S = 0.005
+
 
 class Restarts:
     """See the module. `lost` may be called in any thread, for the same death too; the rest happens in a thread of its own."""
@@ -58,6 +61,8 @@ class Restarts:
 
     def _bury(self, place: Replica, link: Link) -> None:
         error = link.connection.bury()
+        # Those who waited are told by now: to take down its memory keeps a core busy that they would need.
+        time.sleep(_MOMENT_S)
         link.close(error, grace=0)
         self._places.note(link)
         with place.replacing:

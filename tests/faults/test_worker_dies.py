@@ -21,6 +21,7 @@ import opexec
 from opexec import LoadError, Model, ModelClosed, WorkerDied
 from tests.loaded import PYTHONS, in_thread, interpreter, source
 from tests.models import Gate
+from tests.worker_processes import workers
 
 PATIENCE = 60.0
 
@@ -116,7 +117,7 @@ def test_while_loading(how: str, python: str) -> None:
 def test_killed_from_outside_while_loading(gate: Gate) -> None:
     loading = in_thread(lambda: opexec.load(source("gated_while_loading")))
     gate.wait()
-    (worker,) = [child for child in psutil.Process().children() if "--control" in child.cmdline()]
+    (worker,) = workers()
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerDied) as caught:
         loading.result(PATIENCE)

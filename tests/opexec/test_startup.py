@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import select
 import signal
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 import opexec
@@ -25,24 +23,13 @@ from opexec.supervision.startup import Startup
 from tests.loaded import in_thread, source
 from tests.models import Gate
 from tests.refused_threads import refuse_twice
+from tests.worker_processes import workers
 
 PATIENCE = 60
 
 
 def load(factory: str, **arguments: object) -> Model:
     return opexec.load(source(factory), wait_ready=False, **arguments)  # type: ignore[arg-type]
-
-
-def workers() -> list[psutil.Process]:
-    """Those that live."""
-    found = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(
-            psutil.NoSuchProcess
-        ):  # it has ended, and its status may not have been taken yet
-            if "--control" in child.cmdline():
-                found.append(child)
-    return found
 
 
 def test_it_is_there_at_once_and_the_first_calls_wait(gate: Gate) -> None:

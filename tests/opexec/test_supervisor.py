@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pty
 import signal
@@ -14,26 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from opexec import BuildError, LoadError, ModelClosed, OpexecError, Supervisor, WorkerDied
 from opexec.connection import Connection
 from tests.loaded import source
 from tests.models import Gate
+from tests.worker_processes import workers
 
 
 def quiet(name: str, step: str) -> None:
     """Shows no progress."""
-
-
-def living() -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended in this very moment
-            if child.status() != psutil.STATUS_ZOMBIE and "--control" in child.cmdline():
-                found.append(child)
-    return found
 
 
 def test_load_is_opexecs() -> None:
@@ -55,7 +45,7 @@ def test_load_is_opexecs() -> None:
     for model in (double, late, here):
         with pytest.raises(ModelClosed):
             model(np.ones(1))
-    assert not living()
+    assert not workers()
     with pytest.raises(OpexecError, match="the supervisor is closed"):
         supervisor.load(source("echo"))
     supervisor.close()
@@ -156,7 +146,7 @@ def test_every_failure_is_named_and_the_others_are_closed() -> None:
         assert message.startswith("3 of 4 models could not be loaded, and the others were closed:")
         for words in ("'bad': LoadError", "the weights are gone", "'dead': WorkerDied", "'lost': BuildError"):
             assert words in message
-        assert dict(supervisor.models) == {"kept": kept} and len(living()) == 1
+        assert dict(supervisor.models) == {"kept": kept} and len(workers()) == 1
         assert kept(np.ones(1)) == 1
         supervisor.load_all({"bad": source("echo")}, progress=quiet)
 
@@ -214,7 +204,7 @@ def test_ctrl_c_ends_them_all(gate: Gate) -> None:
     for loader in threading.enumerate():
         if loader.name.startswith("opexec-loading"):
             loader.join()
-    assert not living()
+    assert not workers()
 
 
 def test_close_from_elsewhere_ends_what_is_loading(gate: Gate) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
+import psutil
 import pytest
 
 from opexec import BuildError, CallTimeout, Environment, LoadError, OpexecError, WorkerDied, overlay
@@ -310,6 +311,7 @@ def test_a_death_says_how_and_what_was_printed_last(double, end: str, exit_code,
     assert printed[-1].startswith("no newline")
     assert printed[-2] == "line 59"
     assert how in str(died) and "while loading its model" in str(died) and "line 59" in str(died)
+    worker.close(grace=0)
     assert_dead(worker.pid)
     assert str(worker.death("load")) == str(died)
 
@@ -331,7 +333,9 @@ def test_what_a_worker_said_before_it_died_is_received_first(double) -> None:
         worker.receive()
 
 
-def test_a_death_is_seen_though_a_child_holds_the_connection_and_takes_the_child_along(double) -> None:
+def test_a_death_is_seen_though_a_child_holds_the_connection_and_closing_takes_the_child_along(
+    double,
+) -> None:
     worker = double(
         """
         child = os.fork()
@@ -347,9 +351,40 @@ def test_a_death_is_seen_though_a_child_holds_the_connection_and_takes_the_child
         worker.receive()
     assert not any(select.select([child], [], [], 0)[0] for child in children)
     assert worker.death("call").signal == "SIGKILL"
+    worker.close(grace=0)
     for child in children:
         wait_for_end(child)
         os.close(child)
+
+
+def keeper_of(worker: WorkerProcess) -> int:
+    kept = [
+        child.pid
+        for child in psutil.Process().children()
+        if child.pid != worker.pid and os.getpgid(child.pid) == worker.pid
+    ]
+    assert len(kept) == 1
+    return kept[0]
+
+
+def test_a_death_is_told_before_the_memory_is_taken_down_and_closing_leaves_nobody(worker) -> None:
+    kept = keeper_of(worker)
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(PeerGone):
+        worker.receive()
+    died = worker.death("idle")
+    assert died.signal == "SIGKILL"
+    assert psutil.Process(kept).status() == psutil.STATUS_SLEEPING
+    worker.close(grace=0)
+    assert_dead(worker.pid)
+    assert_dead(kept)
+
+
+def test_a_worker_that_leaves_by_itself_takes_its_keeper_along(worker) -> None:
+    kept = keeper_of(worker)
+    worker.close(grace=60)
+    assert_dead(worker.pid)
+    assert_dead(kept)
 
 
 def test_a_worker_that_only_closes_its_connection_is_killed_and_the_death_says_so(double) -> None:
