@@ -17,7 +17,8 @@ import os
 import signal
 import sys
 
-_NAME = b"opexec-keeper\0"
+#: What it is called in lists of processes.
+NAME = "opexec-keeper"
 
 _CLONE_VM = 0x00000100  # linux/sched.h
 _CLONE_PARENT = 0x00008000
@@ -57,7 +58,7 @@ def start():
     if memory == c_void_p(-1).value:
         return None
     machine, zeros, name = os.uname()[4], memory, memory + _EACH // 2
-    memmove(name, _NAME, len(_NAME))
+    memmove(name, NAME.encode(), len(NAME))
     calls = [
         (libc.prctl, _PR_SET_PDEATHSIG, signal.SIGKILL),
         (libc.prctl, _PR_SET_NAME, name),

@@ -20,6 +20,7 @@ import psutil
 
 from .. import caches
 from ..errors import BuildError
+from ..workers import keeper
 from . import store as environment_store
 from .store import Stored
 
@@ -80,9 +81,18 @@ def users() -> dict[str, list[int]]:
     inside = re.compile(rf"^(?:.* )?(?:{'|'.join(map(re.escape, sorted(places)))})/([^/\n]+)/", re.MULTILINE)
     found: dict[str, list[int]] = {}
     for process in psutil.process_iter():
+        if _is_keeper(process):
+            continue
         for key in {match[1] for text in _files_of(process) for match in inside.finditer(text)}:
             found.setdefault(key, []).append(process.pid)
     return found
+
+
+def _is_keeper(process: psutil.Process) -> bool:
+    """Whether it only has the same memory as a worker, which is told of."""
+    with contextlib.suppress(psutil.Error):
+        return process.name() == keeper.NAME
+    return False
 
 
 def _files_of(process: psutil.Process) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import random
 import threading
@@ -20,6 +19,7 @@ from opexec.ipc import wire
 from opexec.ipc.ring import Producer
 from tests.loaded import PYTHONS, in_thread, interpreter, source
 from tests.models import Gate
+from tests.worker_processes import workers
 
 #: Long enough for anything that comes at all.
 PATIENCE = 60.0
@@ -521,15 +521,8 @@ def test_closing_and_restarting_from_many_threads_at_once() -> None:
 
 
 def workers_of_this_process() -> set[int]:
-    import psutil
-
     gc.collect()
-    found = set()
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended in this very moment
-            if child.status() != psutil.STATUS_ZOMBIE:
-                found.add(child.pid)
-    return found
+    return {worker.pid for worker in workers()}
 
 
 def test_calls_while_another_thread_closes() -> None:
