@@ -27,6 +27,8 @@ _logger = logging.getLogger("opexec.limits")
 _KILL_S = 5.0
 # What is in its pipes is read at once; this is for children of it that go on printing.
 _DRAIN_S = 0.05
+# How long its keeper may outlive it; it has ended long before, unless it waits in the kernel for a device.
+_ALONE_S = 0.05
 # Between two looks whether its keeper has ended, in seconds.
 _LOOK_AGAIN_S = 0.001
 
@@ -135,10 +137,14 @@ class Child:
         if self.is_copy():
             return
         with self._ending:
-            self.killed = self.killed or not self.wait(0)
+            lives = not self.wait(0)
+            self.killed = self.killed or lives
             # As long as its leader is not reaped, the group's number cannot be another group's.
             if not self._reaped and self._is_ours():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
+                    if lives:  # first and alone: its keeper, killed at the same time, would leave it the memory to take down
+                        os.kill(self.pid, signal.SIGKILL)
+                        self.wait(_ALONE_S)
                     os.killpg(self.pid, signal.SIGKILL)
             self._lifeline.cut()
 
@@ -168,17 +174,20 @@ class Child:
             if not self._cleared:
                 self._cleared = True
                 if self._reaped:
-                    self._reap_keeper()
+                    self._reap_keeper(_KILL_S)
                 if self._group is not None:
                     self._group.remove()
                 self.logs.close()
 
     def leave(self, seconds: float) -> None:
         """At the interpreter's exit, once killed: reap it within `seconds`. Threads may still wait at its descriptors."""
+        until = time.monotonic() + seconds
         if self._ending.acquire(timeout=seconds):
             try:
                 if not self._reaped and self.wait(seconds):
                     self._reap()
+                if self._reaped:
+                    self._reap_keeper(until - time.monotonic())
                 if self._group is not None and not self._cleared:
                     self._cleared = True
                     self._group.remove()
@@ -225,10 +234,13 @@ class Child:
             self.how = f"was killed by {self.signal}"
         return True
 
-    def _reap_keeper(self) -> None:
-        """Once it is reaped itself: the child of this process that is left in its group (`opexec.workers.keeper`), and has been killed with it."""
-        until = time.monotonic() + _KILL_S
-        while time.monotonic() < until:
+    def _reap_keeper(self, seconds: float) -> None:
+        """Once it is reaped itself: the child of this process that is left in its group (`opexec.workers.keeper`), and has been killed with it.
+
+        Its memory has been taken down then.
+        """
+        until = time.monotonic() + seconds
+        while not self.sandboxed and time.monotonic() < until:
             try:
                 ended = os.waitid(os.P_PGID, self.pid, os.WEXITED | os.WNOHANG)
             except ChildProcessError:  # there is none, or none any more

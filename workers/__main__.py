@@ -20,8 +20,6 @@ def main():
     lifeline.arm(int(given["--parent"]))
     limits.clear_signals()
     refused = limits.apply(given["--limits"]) if "--limits" in given else None
-    if "--keeper" in given:
-        load("keeper").start()
 
     import faulthandler
     import os
@@ -53,7 +51,7 @@ def main():
 
     from opexec.workers import loop
 
-    loop.serve(control)
+    loop.serve(control, keeper="--keeper" in given)
 
 
 def load(name):

@@ -5,10 +5,10 @@ is. Memory that another process uses too is left to that one. So a worker starts
 no descriptor, takes no signal and sleeps. The worker then ends within a tenth of a millisecond; the keeper, which is killed with the rest of the
 group, takes the memory down.
 
-It is a child of the caller, as the worker is: the caller reaps both, and the kernel kills both when the caller ends. It runs no Python and
-uses nothing of what it shares: each thing it does is a call of the C library that was prepared before (makecontext(3)). Where
-that cannot be, with another C library or an older kernel, there is no keeper, and a death is told when the kernel is done. Loaded by
-path before anything else of opexec.
+It is a child of the caller, as the worker is: the caller kills and reaps both, and the kernel kills both when the caller ends. It runs no
+Python and uses nothing of what it shares: each thing it does is a call of the C library that was prepared before
+(makecontext(3)). It never comes back from the last one, and so does nothing in a memory that a fault may have spoilt. Where all that cannot
+be, with another C library or an older kernel, there is no keeper, and a death is told when the kernel is done.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BYTES = 8 * _EACH
 
 
 def start():
-    """Start this process's keeper; returns its process id, or None where there can be none. Before there are other threads."""
+    """Start this process's keeper; returns its process id, or None where there can be none. The process's group is to be killed as a whole."""
     libc = _libc()
     if libc is None:
         return None
@@ -66,13 +66,13 @@ def start():
         (libc.syscall, _SCHED_SETSCHEDULER[machine], 0, _SCHED_BATCH, zeros),
         (libc.syscall, _CLOSE_RANGE, 0, _ALL, 0),
         (libc.syscall, _PPOLL[machine], 0, 0, 0, 0, 0),
+        (libc._exit, 0),  # only where a filter of system calls refuses to let it wait
     ]
     contexts = [memory + _EACH * number for number in range(1, 1 + len(calls))]
     # As they are blocked now: a handler of Python's would run in both processes at once.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
     try:
-        # The last one is followed by itself: it never ends.
-        for context, after, (function, *arguments) in zip(contexts, contexts[1:] + contexts[-1:], calls):
+        for context, after, (function, *arguments) in zip(contexts, contexts[1:] + [0], calls):
             _prepare(libc, context, after, function, arguments)
         stack = contexts[-1] + 2 * _EACH
         flags = _CLONE_VM | _CLONE_PARENT
@@ -110,6 +110,9 @@ def _libc():
         return None
     if tuple(int(part) for part in version[:2]) < _OLDEST_GLIBC or libc.syscall(_CLOSE_RANGE, _ALL, _ALL, 0):
         return None
+    with open("/proc/self/status") as status:
+        if "shstk" in status.read():  # `setcontext` would write down where the worker's shadow stack is
+            return None
     return libc
 
 

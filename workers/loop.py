@@ -22,6 +22,7 @@ from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.packer import Packer
 from opexec.ipc.ring import CALLER, WORKER, check_header
 from opexec.ipc.segment import Segment
+from opexec.workers import keeper as keepers
 from opexec.workers import platforms
 from opexec.workers.failure import describe
 from opexec.workers.structure import flatten
@@ -33,10 +34,12 @@ _PLACES_KEPT = 256  # bound inputs kept for each plan
 _OF_A_CLIENT = 3  # descriptors: its socket, its process and the tally
 
 
-def serve(control):
-    """Load the model the caller names and answer its calls until it says goodbye or is gone."""
+def serve(control, keeper=False):
+    """Load the model the caller names and answer its calls until it says goodbye or is gone; with a `keeper`, if there can be one."""
     try:
         channel_message, fds = _expect(control, "channel")
+        if keeper:  # not before: by now the caller has seen to it that the whole group ends with it
+            keepers.start()
         server = Server(control, channel_message, fds)
         if server.load():
             server.run()

@@ -75,6 +75,8 @@ class Replacing:
             )
             old.close(error, grace=0)
             places.note(old)
+        elif place.link is not None:  # it has died: its memory is to be gone before there is another one's
+            place.link.close(place.link.connection.bury(), grace=0)
         failure = self._restarts.attempt(place, "by restart()")
         if failure is not None:
             if places.closed:

@@ -16,15 +16,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
+import numpy as np
 import psutil
 import pytest
 
+import opexec
 from opexec import BuildError, CallTimeout, Environment, LoadError, OpexecError, WorkerDied, overlay
 from opexec.environments.interpreter_search import find
 from opexec.environments.interpreters import probe
 from opexec.ipc.faults import PeerGone
+from opexec.supervision.restarts import Restarts
 from opexec.worker import WorkerProcess
 from tests.absent import absent
+from tests.loaded import in_thread, source
+from tests.models import Gate
 
 # Stands where the interpreter would: a worker that shakes hands and then does as its test says.
 DOUBLE = """\
@@ -357,33 +362,43 @@ def test_a_death_is_seen_though_a_child_holds_the_connection_and_closing_takes_t
         os.close(child)
 
 
-def keeper_of(worker: WorkerProcess) -> int:
+def keeper_of(worker: int) -> int:
     kept = [
         child.pid
         for child in psutil.Process().children()
-        if child.pid != worker.pid and os.getpgid(child.pid) == worker.pid
+        if child.pid != worker and os.getpgid(child.pid) == worker
     ]
     assert len(kept) == 1
     return kept[0]
 
 
-def test_a_death_is_told_before_the_memory_is_taken_down_and_closing_leaves_nobody(worker) -> None:
-    kept = keeper_of(worker)
-    os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(PeerGone):
-        worker.receive()
-    died = worker.death("idle")
-    assert died.signal == "SIGKILL"
-    assert psutil.Process(kept).status() == psutil.STATUS_SLEEPING
-    worker.close(grace=0)
-    assert_dead(worker.pid)
+def test_a_death_is_told_before_the_memory_is_taken_down_and_closing_leaves_nobody(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    bury = Restarts._bury
+    monkeypatch.setattr(Restarts, "_bury", lambda *arguments: told.wait(60) and bury(*arguments))
+    with opexec.load(source("gated"), restart=False) as model:
+        worker = model.workers[0].pid
+        assert worker is not None
+        kept = keeper_of(worker)
+        call = in_thread(lambda: model.infer({"x": np.array([-1.0])}))
+        gate.wait()
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            call.result(60)
+        assert psutil.Process(kept).status() == psutil.STATUS_SLEEPING
+        told.set()
+    assert_dead(worker)
     assert_dead(kept)
 
 
-def test_a_worker_that_leaves_by_itself_takes_its_keeper_along(worker) -> None:
-    kept = keeper_of(worker)
-    worker.close(grace=60)
-    assert_dead(worker.pid)
+def test_a_worker_that_leaves_by_itself_takes_its_keeper_along() -> None:
+    with opexec.load(source("echo")) as model:
+        worker = model.workers[0].pid
+        assert worker is not None
+        kept = keeper_of(worker)
+    assert_dead(worker)
     assert_dead(kept)
 
 
@@ -473,6 +488,23 @@ def test_a_forgotten_worker_is_ended() -> None:
     wait_for_end(end)
     os.close(end)
     assert_dead(pid)
+
+
+def test_a_program_that_ends_leaves_nobody_to_be_reaped() -> None:
+    """Told by a process that gets what others leave behind, as the first one of a container does."""
+    program = (
+        f"import numpy, opexec; m = opexec.load({source('echo')!r}); print(m.infer({{'x': numpy.ones(1)}}))"
+    )
+    reaper = (
+        "import ctypes, psutil, subprocess, sys\n"
+        "ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER\n"
+        "subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)\n"
+        "print('left:', [one.name() for one in psutil.Process().children(recursive=True)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", reaper, program], capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.splitlines()[-1:] == ["left: []"], done
 
 
 def test_a_caller_that_forgets_to_close_ends_its_worker_and_itself() -> None:

@@ -18,6 +18,7 @@ PROGRAM = """
 import ctypes, os, signal, sys, types
 keeper = types.ModuleType("keeper")
 exec(open({path!r}).read(), keeper.__dict__)
+keeper.__dict__.update({changes!r})
 caught = []
 signal.signal(signal.SIGUSR1, lambda number, frame: caught.append(number))
 kept = keeper.start()
@@ -34,9 +35,9 @@ for line in sys.stdin:
 class Worker:
     """A process with a keeper, which does what it is told."""
 
-    def __init__(self):
+    def __init__(self, **changes):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.format(path=keeper.__file__)],
+            [sys.executable, "-c", PROGRAM.format(path=keeper.__file__, changes=changes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             universal_newlines=True,
@@ -164,6 +165,16 @@ def gone(pid):
         return said(pid, "State") in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def test_it_ends_quietly_where_it_may_not_wait():
+    """As where a filter of system calls refuses the one it waits in."""
+    worker = Worker(_PPOLL={os.uname()[4]: 1 << 20})
+    try:
+        assert os.waitpid(worker.kept, 0)[1] == 0
+        assert worker.tell("word.value") == "4711"
+    finally:
+        worker.close()
 
 
 @pytest.mark.parametrize("lacking", ["_PPOLL", "_OLDEST_GLIBC", "_CLOSE_RANGE", "ctypes"])
