@@ -165,16 +165,14 @@ def test_it_is_alone_in_its_session_with_nothing_of_the_caller(monkeypatch: pyte
         os.close(writer)
 
 
-def test_neither_start_nor_end_leaves_a_descriptor(bare: Path) -> None:
+def test_neither_start_nor_end_leaves_a_descriptor(bare: Path, descriptors: Callable[[], set[str]]) -> None:
     WorkerProcess.start(sys.executable, "m").close(grace=0)  # what stays: the thread that reads logs
-    gc.collect()
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
     WorkerProcess.start(sys.executable, "m").close(grace=0)
     for wrong in ("/nonexistent", "/bin/true", bare):
         with pytest.raises(LoadError):
             WorkerProcess.start(wrong, "m")
-    gc.collect()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_a_worker_started_from_a_thread_outlives_the_thread() -> None:
