@@ -35,9 +35,22 @@ _SPIN_WAKING_NS = 200_000
 #: times as long as usual, because a nap leaves nothing of either side in the processor's caches.
 _SPIN_EXPECTING_NS = 400_000
 
-#: After this many spins in a row that ended in a block, spin only at every `_RETRY`-th wait.
+#: How much longer to look for each wait in a row that looking ended, and how much in all. Where records came promptly the one that is late
+#: is held up: its sender's core serves somebody else, another virtual machine perhaps. Sleeping now, this side would lose its own core
+#: too, and cost the sender a wake-up; then that one sleeps as well, and so on for each call. In all no more is looked in vain than the
+#: calls took that earned it, or than a time slice or so.
+_EARNED_NS = 20_000
+_MOST_EARNED_NS = 4_000_000
+
+#: Rung for within this time the next wait is one to look through. By the other side's clock: waking up may take ten times as long on a
+#: busy host, and then each side would always sleep before the other one is there. For the side that answers, which looks at its own
+#: expense between two calls, and for the one that calls.
+_BRIEF_NS = 500_000
+_BRIEF_CALL_NS = 1_000_000
+
+#: After this many spins in a row that ended in a block, spin only at every `_RETRY`-th wait, but then for long.
 _PATIENCE = 3
-_RETRY = 8
+_RETRY = 64
 
 
 class Doorbell:
@@ -51,6 +64,8 @@ class Doorbell:
         self._words = words
         self._own_at = own.asleep
         self._peer_at = peer.asleep
+        self._rang_at = own.rang
+        self._peer_rang_at = peer.rang
         self._tail_at = peer.tail
         self.fd = own_fd
         self._peer_fd = peer_fd
@@ -62,6 +77,8 @@ class Doorbell:
         self._fence_ring = None if behind_lock and not WEAKLY_ORDERED else make_fence()
         #: Whether the last sleep was ended by the bell, and whether by nothing but the time.
         self.rung = self.overslept = False
+        #: When the other side says it last rang, by `time.monotonic_ns`: not to be trusted.
+        self.rung_at = 0
         self._naps = 0
         self._rung = 0
         self._poll = select.poll()
@@ -79,6 +96,7 @@ class Doorbell:
         if not nap & 1:
             return False
         if nap != self._rung:
+            self._words[self._rang_at] = time.monotonic_ns()
             self._write(self._peer_fd)
             self._rung = nap  # last: interrupted before it, the nap is rung for once more, and not never
         return True
@@ -140,9 +158,14 @@ class Doorbell:
         self.overslept = not ready
         if self.fd in ready:
             self.rung = True
+            self.rung_at = self._words[self._peer_rang_at]
             self.clear()
             ready.remove(self.fd)
         return ready
+
+    def stirs(self):
+        """Whether something but a record would end a sleep at once."""
+        return bool(self._poll.poll(0))
 
     def clear(self):
         """Take back rings that came while nobody slept."""
@@ -167,6 +190,9 @@ class Spin:
                     return True
         return False
 
+    def slept(self):
+        """Told when a sleep is over that followed looking in vain."""
+
 
 class Block:
     """When CPU matters more than latency: sleeps at once."""
@@ -174,45 +200,66 @@ class Block:
     def ready(self, words, at, head, woke_peer):
         return words[at] != head
 
+    def slept(self):
+        """As `Spin`'s."""
+
 
 class Adaptive:
     """When both matter: looks for as long as an answer between two awake sides takes, then sleeps.
 
+    Where looking has paid it looks longer, as long as nothing but a record stirs `bell`; and where that was soon to be rung.
     The side that calls sleeps at once where recent looking was in vain.
     The side that answers looks longer where it expects a call: if it slept too, the pair would wake each other for every call.
     """
 
-    def __init__(self, answers):
+    def __init__(self, answers, bell):
         self._answers = answers
-        self._vain = 0
+        self._brief_ns = _BRIEF_NS if answers else _BRIEF_CALL_NS
+        self._bell = bell
+        self._seen = 0  # waits in a row that looking ended
+        self._vain = 0  # and that it did not
         self._waits = 0
+        self._began = 0  # to look, before the last sleep
+        self._brief = False
 
-    def ready(self, words, at, head, woke_peer, now=time.perf_counter_ns, give_way=os.sched_yield):
+    def ready(self, words, at, head, woke_peer, now=time.monotonic_ns, give_way=os.sched_yield):
         for _ in _LOOKS:
             if words[at] != head:
-                self._vain = 0
+                self._seen += 1
                 return True
-        span = self._span(woke_peer)
-        if not span:
-            return False
-        end = now() + span
-        while True:
+        began = end = now()
+        end += self._span(woke_peer)
+        while now() < end:
             give_way()
             if words[at] != head:
-                self._vain = 0
+                self._seen += 1
                 return True
-            if now() > end:
-                self._vain += 1
-                return False
+        end += min(self._seen * _EARNED_NS, _MOST_EARNED_NS)
+        while now() < end and not self._bell.stirs():
+            give_way()
+            if words[at] != head:
+                self._seen += 1
+                return True
+        self._vain = 1 if self._seen else self._vain + 1
+        self._seen = 0
+        self._began = began
+        return False
+
+    def slept(self):
+        """Told when a sleep is over that followed looking in vain."""
+        bell = self._bell
+        self._brief = bell.rung and 0 <= bell.rung_at - self._began < self._brief_ns
 
     def _span(self, woke_peer):
-        """How long to look, in nanoseconds."""
+        """How long to look in any case, in nanoseconds."""
+        if self._brief:
+            self._brief = False
+            return self._brief_ns
         if self._answers:
             return _SPIN_EXPECTING_NS if woke_peer else _SPIN_NS
-        if self._vain >= _PATIENCE:
+        if not self._seen and self._vain >= _PATIENCE:
             self._waits += 1
-            if self._waits % _RETRY:
-                return 0
+            return 0 if self._waits % _RETRY else self._brief_ns
         return _SPIN_WAKING_NS if woke_peer else _SPIN_NS
 
 
@@ -232,8 +279,8 @@ def usable_cores():
 STRATEGIES = ("adaptive", "block", "spin")
 
 
-def strategy(name, answers=False):
-    """The wait strategy of that name, for the side that answers or the one that calls.
+def strategy(name, bell, answers=False):
+    """The wait strategy of that name at that bell, for the side that answers or the one that calls.
 
     With a single usable core always `Block`: who looks keeps the other from answering.
     """
@@ -241,4 +288,4 @@ def strategy(name, answers=False):
         raise ValueError("wait is {!r}; expected one of {}".format(name, ", ".join(STRATEGIES)))
     if name == "block" or usable_cores() == 1:
         return Block()
-    return Spin() if name == "spin" else Adaptive(answers)
+    return Spin() if name == "spin" else Adaptive(answers, bell)

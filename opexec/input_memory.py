@@ -57,6 +57,8 @@ class InputMemory:
         #: The same by identity, which is quicker to tell than an address.
         self._own_arrays: dict[int, _Own] = {}
         self._lending = threading.RLock()
+        #: Whether `empty` was ever asked: if not, no array can lie here.
+        self.lends = False
 
     def open(self) -> None:
         """Create the first segment and map all its pages. Raises NoRoom."""
@@ -75,6 +77,7 @@ class InputMemory:
         for dim in shape:
             size *= dim
         with self._lending:
+            self.lends = True
             self.reclaim()
             extent = self._allocate(size)
             array = np.ndarray(shape, dtype, extent.segment.map, extent.offset)  # type: ignore[call-overload]

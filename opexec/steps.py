@@ -77,13 +77,14 @@ class CallSteps(Model):
         kind = None
         outside: tuple[int, ...] = ()
         places: tuple[int, ...] = ()
+        lends = self._input_memory.lends
         based = False
         for value in values:
             if type(value) is not np.ndarray:
                 values, kind = self._convert(names, values)
-                based = True
+                based = lends
                 break
-            if value.base is not None:
+            if lends and value.base is not None:
                 based = True
         if based:
             outside, places = self._input_memory.find(values, link.aligned)

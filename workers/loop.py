@@ -80,7 +80,7 @@ class Server:
         self.channel = Channel(
             segment.map, WORKER, CALLER, control, (worker_bell, caller_bell), self._on_message
         )
-        self.wait = strategy(message["wait"], answers=True)
+        self.wait = strategy(message["wait"], self.channel.bell, answers=True)
         self.arena = Arena(self._grow)
         self.packer = Packer(self.arena)
         if not isinstance(self.wait, Block):
@@ -142,6 +142,7 @@ class Server:
                 if not wait.ready(words, tail_at, consumer.head, expecting):
                     if bell.sleep(consumer.head, _IDLE_MS):
                         channel.handle_control()
+                    wait.slept()
                 # Rung for, and nothing there: the caller rang ahead, and its call is on its way.
                 expecting = bell.rung
                 bell.rung = False

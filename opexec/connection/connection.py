@@ -84,7 +84,7 @@ class Connection(Waiting):
         self.calls = InFlight(packer, self.outputs)
         self.pending = self.calls.pending
         self.role = ReaderRole(self.calls, self.channel.bell)
-        self._strategy = strategy(wait)
+        self._strategy = strategy(wait, self.channel.bell)
         self._wait = wait
         connections.add(self)
 

@@ -42,6 +42,7 @@ class Waiting(Reading):
                             self._deliver()
                         else:
                             self.sleep(self._timeout_ms(call))
+                            self._strategy.slept()
                         woke = False
                 else:
                     self._follow(call)
@@ -78,6 +79,7 @@ class Waiting(Reading):
                     self._follow(call)
                 elif not ready(consumer.words, consumer.tail_at, consumer.head, False):
                     self.sleep(self._timeout_ms(call))
+                    self._strategy.slept()
             except CallTimeout:
                 self.expire(call)
             finally:

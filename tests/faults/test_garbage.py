@@ -25,7 +25,11 @@ NO_WORDS, NO_PATTERN = np.zeros((0, 2), np.uint64), np.zeros(0, np.uint8)
 TIMEOUT, GRACE = 0.15, 0.02
 
 #: Where a word counts: the lines of both sides, and the first records of either ring, by index.
-LINES = [getattr(side, field) for side in (ring.CALLER, ring.WORKER) for field in ("tail", "head", "asleep")]
+LINES = [
+    getattr(side, field)
+    for side in (ring.CALLER, ring.WORKER)
+    for field in ("tail", "head", "asleep", "rang")
+]
 RECORDS = [
     side.slots // 8 + word for side in (ring.CALLER, ring.WORKER) for word in range(4 * ring.SLOT_BYTES // 8)
 ]

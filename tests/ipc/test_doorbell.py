@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import settings
@@ -400,7 +401,23 @@ def wait(strategy, words, woke_peer=False):
     return ready, words.looks, clock.now
 
 
-CALLS, ANSWERS = (lambda: Adaptive(False)), (lambda: Adaptive(True))
+class Quiet:
+    """A bell that nothing stirs, or that `rings` some nanoseconds after a strategy has begun to look."""
+
+    def __init__(self):
+        self.rung, self.rung_at = False, 0
+
+    def stirs(self):
+        return False
+
+    def rings(self, after):
+        self.rung, self.rung_at = True, 1000 + after
+
+
+CALLS, ANSWERS = (
+    (lambda bell=None: Adaptive(False, bell or Quiet())),
+    (lambda bell=None: Adaptive(True, bell or Quiet())),
+)
 
 
 @pytest.mark.parametrize("make", [Spin, Block, CALLS, ANSWERS], ids=["spin", "block", "calls", "answers"])
@@ -436,25 +453,107 @@ def test_a_caller_that_wakes_the_worker_in_vain_soon_sleeps_at_once():
 def test_spinning_in_vain_stops_and_is_tried_again():
     waits = CALLS()
     spans = [wait(waits, Words(NEVER))[2] for _ in range(100)]
-    short, long = min(spans), max(spans)
-    assert 10 * short < long and spans[0] == spans[1] == long
-    assert spans.count(short) > 70, "it goes on spinning though nothing ever comes"
-    assert long in spans[10:], "it never tries again"
+    short, at_first, long = min(spans), spans[0], max(spans)
+    assert 10 * short < at_first == spans[1] < long
+    assert spans.count(short) > 90, "it goes on spinning though nothing ever comes"
+    assert long in spans[10:], "it never tries again for as long as two sides take that both sleep"
     assert wait(waits, Words(3))[0] is True  # an answer that comes at once is what spinning is for
-    assert wait(waits, Words(NEVER))[2] == long
+    assert wait(waits, Words(NEVER))[2] >= at_first
 
 
-def test_a_single_usable_core_always_blocks(monkeypatch):
+@pytest.mark.parametrize("side", [CALLS, ANSWERS])
+def test_who_saw_many_records_looks_longer_for_a_late_one_and_once(side):
+    at_first = wait(side(), Words(NEVER))[2]
+    spans = []
+    for seen in (1, 10, 100, 10_000):
+        waits = side()
+        assert all(wait(waits, Words(3))[0] for _ in range(seen))
+        spans.append(wait(waits, Words(NEVER))[2])
+        assert wait(waits, Words(NEVER))[2] == at_first, "it looks for long again, though nothing came"
+    added = [span - at_first for span in spans]
+    assert 0 < added[0] < at_first and added == sorted(added)
+    assert 9 < added[2] / added[1] < 11, "not what each record earned"
+    assert added[3] < 10_000_000, "longer than a time slice or two"
+
+
+@pytest.mark.parametrize("side", [CALLS, ANSWERS])
+def test_what_comes_late_while_looking_goes_on_earning(side):
+    waits = side()
+    for _ in range(100):
+        assert wait(waits, Words(3))[0]
+    looks = wait(waits, Words(NEVER))[1]
+    waits = side()
+    for _ in range(100):
+        assert wait(waits, Words(3))[0]
+    for _ in range(3):
+        assert wait(waits, Words(looks - 50))[0], "it gave up, though the last late record came"
+
+
+@pytest.mark.parametrize("side", [CALLS, ANSWERS])
+def test_who_looks_for_long_hears_what_else_would_end_a_sleep(bells, side):
+    waits, quiet = side(bells.worker), side()
+    for looks in (waits, quiet):
+        assert all(wait(looks, Words(3))[0] for _ in range(1000))
+    bells.worker.ring_own()
+    assert 10 * wait(waits, Words(NEVER))[2] < wait(quiet, Words(NEVER))[2]
+    bells.worker.clear()
+    assert not bells.worker.stirs()
+
+
+@pytest.mark.parametrize("side", [CALLS, ANSWERS])
+@pytest.mark.parametrize(
+    "after, brief", [(0, True), (300_000, True), (1_100_000, False), (-5, False), (1 << 63, False)]
+)
+def test_who_was_rung_for_soon_looks_that_long_next_time_and_once(side, after, brief):
+    bell = Quiet()
+    waits = side(bell)
+    at_first = wait(waits, Words(NEVER))[2]
+    bell.rings(after)
+    waits.slept()
+    again = wait(waits, Words(NEVER))[2]
+    assert again > 300_000 and again > 5 * at_first if brief else again == at_first
+    assert wait(waits, Words(NEVER))[2] == at_first
+
+
+@pytest.mark.parametrize("side", [CALLS, ANSWERS])
+def test_a_sleep_that_the_bell_did_not_end_teaches_nothing(side):
+    bell = Quiet()
+    waits = side(bell)
+    at_first = wait(waits, Words(NEVER))[2]
+    bell.rings(1000)
+    bell.rung = False
+    waits.slept()
+    assert wait(waits, Words(NEVER))[2] == at_first
+
+
+def test_a_sleeper_is_told_when_the_other_side_rang(bells):
+    before = time.monotonic_ns()
+    assert bells.caller.announce(0)
+    bells.publish(WORKER)
+    bells.worker.ring()
+    bells.caller.withdraw()
+    after = time.monotonic_ns()
+    bells.caller.sleep(0, 0)  # there is a record: it does not sleep
+    assert not bells.caller.rung
+    bells.caller.sleep(1, 1000)
+    assert bells.caller.rung and before <= bells.caller.rung_at <= after
+
+
+def test_a_single_usable_core_always_blocks(monkeypatch, bells):
     monkeypatch.setattr("opexec.ipc.doorbell.usable_cores", lambda: 1)
     for name in STRATEGIES:
-        assert isinstance(strategy(name), Block)
+        assert isinstance(strategy(name, bells.caller), Block)
     monkeypatch.setattr("opexec.ipc.doorbell.usable_cores", lambda: 2)
-    assert [type(strategy(name)) for name in ("adaptive", "block", "spin")] == [Adaptive, Block, Spin]
+    assert [type(strategy(name, bells.caller)) for name in ("adaptive", "block", "spin")] == [
+        Adaptive,
+        Block,
+        Spin,
+    ]
 
 
-def test_an_unknown_strategy_is_named():
+def test_an_unknown_strategy_is_named(bells):
     with pytest.raises(ValueError, match="wait is 'polite'; expected one of adaptive, block, spin"):
-        strategy("polite")
+        strategy("polite", bells.caller)
 
 
 def test_affinity_counts():

@@ -53,6 +53,8 @@ def test_words_and_slots_lie_where_the_text_says():
     assert places["request tail"] == 8 * CALLER.tail and places["response head"] == 8 * CALLER.head
     assert places["response tail"] == 8 * WORKER.tail and places["request head"] == 8 * WORKER.head
     assert places["caller's nap"] == 8 * CALLER.asleep and places["worker's nap"] == 8 * WORKER.asleep
+    assert places["when the caller rang"] == 8 * CALLER.rang
+    assert places["when the worker rang"] == 8 * WORKER.rang
     assert places["request slots"] == CALLER.slots and places["response slots"] == WORKER.slots
 
 
