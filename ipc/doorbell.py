@@ -178,13 +178,15 @@ class Doorbell:
 class Spin:
     """When latency matters more than CPU: looks for a millisecond before it sleeps, at a core's full expense."""
 
-    def ready(self, words, at, head, woke_peer):
+    def ready(self, words, at, head, woke_peer, until=None):
         """Look for a record past `head`; True if it came. After False the side sleeps, or looks elsewhere, and asks again.
 
-        `woke_peer` says that this side just had to wake the other one.
+        `woke_peer` says that this side just had to wake the other one; `until`, by `time.monotonic`, is when it has no more use for a record.
         """
-        end = time.perf_counter_ns() + 1_000_000
-        while time.perf_counter_ns() < end:
+        end = time.monotonic_ns() + 1_000_000
+        if until is not None:
+            end = min(end, until * 1e9)
+        while time.monotonic_ns() < end:
             for _ in _LOOKS:
                 if words[at] != head:
                     return True
@@ -197,7 +199,7 @@ class Spin:
 class Block:
     """When CPU matters more than latency: sleeps at once."""
 
-    def ready(self, words, at, head, woke_peer):
+    def ready(self, words, at, head, woke_peer, until=None):
         return words[at] != head
 
     def slept(self):
@@ -222,20 +224,22 @@ class Adaptive:
         self._began = 0  # to look, before the last sleep
         self._brief = False
 
-    def ready(self, words, at, head, woke_peer, now=time.monotonic_ns, give_way=os.sched_yield):
+    def ready(self, words, at, head, woke_peer, until=None, now=time.monotonic_ns, give_way=os.sched_yield):
         for _ in _LOOKS:
             if words[at] != head:
                 self._seen += 1
                 return True
-        began = end = now()
-        end += self._span(woke_peer)
+        began = now()
+        end = began + self._span(woke_peer)
+        long_end = end + min(self._seen * _EARNED_NS, _MOST_EARNED_NS)
+        if until is not None:
+            end, long_end = min(end, until * 1e9), min(long_end, until * 1e9)
         while now() < end:
             give_way()
             if words[at] != head:
                 self._seen += 1
                 return True
-        end += min(self._seen * _EARNED_NS, _MOST_EARNED_NS)
-        while now() < end and not self._bell.stirs():
+        while now() < long_end and not self._bell.stirs():
             give_way()
             if words[at] != head:
                 self._seen += 1

@@ -10,7 +10,7 @@ import mmap
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,12 +30,19 @@ _addressof = ctypes.addressof
 _byte_at = ctypes.c_char.from_buffer
 
 
-class _Own(NamedTuple):
+class _Own:
     """An array made by `empty`, as it was made."""
 
-    array: weakref.ref[np.ndarray[Any, Any]]
-    dtype: np.dtype[Any]
-    place: int
+    __slots__ = ("array", "dtype", "place")
+
+    def __init__(self, array: np.ndarray[Any, Any], place: int) -> None:
+        self.array: Callable[[], Any] = weakref.ref(array)
+        self.dtype = array.dtype
+        self.place = place
+
+    def is_still(self, array: np.ndarray[Any, Any]) -> bool:
+        """Whether `array` is that array, and nobody has set its dtype or strides in place."""
+        return self.array() is array and array.dtype is self.dtype and array.flags.c_contiguous
 
 
 class InputMemory:
@@ -56,6 +63,8 @@ class InputMemory:
         self._lent_extents: dict[int, Extent] = {}
         #: The same by identity, which is quicker to tell than an address.
         self._own_arrays: dict[int, _Own] = {}
+        #: What `find` found last where all arrays were such ones: these, and its answer.
+        self._last_found: tuple[list[_Own], tuple[int, ...], tuple[int, ...]] = [], (), ()
         self._lending = threading.RLock()
         #: Whether `empty` was ever asked: if not, no array can lie here.
         self.lends = False
@@ -83,7 +92,7 @@ class InputMemory:
             array = np.ndarray(shape, dtype, extent.segment.map, extent.offset)  # type: ignore[call-overload]
             self._lent_extents[extent.place] = extent
             self._lent.lend(extent.place, [array])
-            self._own_arrays[id(array)] = _Own(weakref.ref(array), array.dtype, extent.place)
+            self._own_arrays[id(array)] = _Own(array, extent.place)
             return array  # type: ignore[no-any-return]
 
     def reclaim(self) -> None:
@@ -99,31 +108,43 @@ class InputMemory:
 
         `aligned`: to a platform that copies what does not begin on 64 bytes, so that it is to be copied here, where it is counted.
         """
-        outside, places = [], []
-        for index, array in enumerate(arrays):
-            base = array.base
-            if base is None:
-                continue
-            own = self._own_arrays.get(id(array))
-            if (
-                own is not None
-                and array.dtype is own.dtype  # both of these can be set in place
-                and array.flags.c_contiguous
-                and own.array() is array
-            ):
-                place: int | None = own.place
+        # Who fills the same arrays for each call sends them in the same order.
+        last, outside, places = self._last_found
+        if len(last) == len(arrays):
+            for own, array in zip(last, arrays):
+                # `is_still`, spelled out: there may be hundreds.
+                if own.array() is not array or array.dtype is not own.dtype or not array.flags.c_contiguous:
+                    break
             else:
-                place = self._place_of(array, base, aligned)
-            if place is not None:
-                outside.append(index)
-                places.append(place)
-        return tuple(outside), tuple(places)
+                return outside, places
+        return self._search(arrays, aligned)
 
     def close(self) -> None:
         """Let go of the segments; arrays over them stay good."""
         self.packer.close()
         for segment in self._arena.segments.values():
             self._memory.forget(segment)
+
+    def _search(self, arrays: list[Any], aligned: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        owned: list[_Own] = []
+        outside, places = [], []
+        for index, array in enumerate(arrays):
+            base = array.base
+            if base is None:
+                continue
+            own = self._own_arrays.get(id(array))
+            if own is not None and own.is_still(array):
+                owned.append(own)
+                place: int | None = own.place
+            else:
+                place = self._place_of(array, base, aligned)
+            if place is not None:
+                outside.append(index)
+                places.append(place)
+        found = tuple(outside), tuple(places)
+        if len(owned) == len(arrays):
+            self._last_found = owned, *found
+        return found
 
     def _place_of(self, array: np.ndarray[Any, Any], base: object, aligned: bool) -> int | None:
         """Where in this memory an array lies; None if it does not, or has to be copied all the same."""

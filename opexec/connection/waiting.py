@@ -38,7 +38,7 @@ class Waiting(Reading):
                     if self.calls.unsettled is not None:
                         self._finish_delivery()
                     while call.answer is None and call.failure is None:
-                        if ready(words, tail_at, consumer.head, woke):
+                        if ready(words, tail_at, consumer.head, woke, call.deadline):
                             self._deliver()
                         else:
                             self.sleep(self._timeout_ms(call))
@@ -66,6 +66,7 @@ class Waiting(Reading):
         """
         role, consumer, ready = self.role, self.channel.consumer, self._strategy.ready
         call.until = until
+        end = min(call.deadline, until) if call.deadline and until else call.deadline or until
         while call.answer is None and call.failure is None:
             try:
                 reads = role.take(call)
@@ -77,7 +78,7 @@ class Waiting(Reading):
                     return False
                 if not reads:
                     self._follow(call)
-                elif not ready(consumer.words, consumer.tail_at, consumer.head, False):
+                elif not ready(consumer.words, consumer.tail_at, consumer.head, False, end):
                     self.sleep(self._timeout_ms(call))
                     self._strategy.slept()
             except CallTimeout:

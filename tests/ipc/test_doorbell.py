@@ -391,13 +391,13 @@ class Clock:
         self.now += 1000
 
 
-def wait(strategy, words, woke_peer=False):
+def wait(strategy, words, woke_peer=False, until=None):
     """Whether the strategy saw the record, and how long it looked: ``(bool, looks, nanoseconds)``."""
     clock = Clock()
     if isinstance(strategy, Adaptive):
-        ready = strategy.ready(words, WORKER.tail, 0, woke_peer, clock, clock.give_way)
+        ready = strategy.ready(words, WORKER.tail, 0, woke_peer, until, clock, clock.give_way)
     else:
-        ready = strategy.ready(words, WORKER.tail, 0, woke_peer)
+        ready = strategy.ready(words, WORKER.tail, 0, woke_peer, until)
     return ready, words.looks, clock.now
 
 
@@ -524,6 +524,21 @@ def test_a_sleep_that_the_bell_did_not_end_teaches_nothing(side):
     bell.rung = False
     waits.slept()
     assert wait(waits, Words(NEVER))[2] == at_first
+
+
+@pytest.mark.parametrize("seen", [0, 1000])
+@pytest.mark.parametrize("until", [0, 10e-6, 30e-6, 1e-3])
+def test_who_has_a_deadline_looks_no_longer(seen, until):
+    waits = CALLS()
+    assert all(wait(waits, Words(3))[0] for _ in range(seen))
+    took = wait(waits, Words(NEVER), until=until)[2]
+    assert took < until * 1e9 + 5000
+    assert took > until * 1e9 - 5000 or (took > 40_000 and not seen)
+
+
+def test_who_spins_looks_no_longer_than_until_a_deadline():
+    assert not wait(Spin(), Words(NEVER), until=0)[0]
+    assert wait(Spin(), Words(2000), until=time.monotonic() + 3600)[0]
 
 
 def test_a_sleeper_is_told_when_the_other_side_rang(bells):

@@ -8,6 +8,7 @@ import gc
 import os
 import select
 import signal
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -326,6 +327,48 @@ def test_what_is_written_into_an_array_of_empty_is_seen_and_nothing_is_copied(py
         assert model.infer({"x": x.T})["sum"] == x.sum()
         assert model.infer({"x": x[::2]})["sum"] == x[::2].sum()
         assert model.stats().bytes_copied_in == copied + x.nbytes + x[::2].nbytes
+
+
+def test_arrays_of_empty_that_are_sent_again_are_told_from_others_in_their_place() -> None:
+    with opexec.load(source("echo")) as model:
+
+        def sent(**arrays: np.ndarray) -> int:
+            """How many bytes are copied of a call with these arrays, which are to come back as they are."""
+            before = model.stats().bytes_copied_in
+            back = model.infer(arrays)
+            assert {name: array.tobytes() for name, array in back.items()} == {
+                name: array.tobytes() for name, array in arrays.items()
+            }
+            assert all(
+                array.dtype == arrays[name].dtype and array.shape == arrays[name].shape
+                for name, array in back.items()
+            )
+            return model.stats().bytes_copied_in - before
+
+        x, y, z = (model.empty(name, (4, 4), np.float32) for name in "xyz")
+        for number, array in enumerate((x, y, z)):
+            array[...] = np.arange(16).reshape(4, 4) + 100 * number
+        assert sent(x=x, y=y) == sent(x=x, y=y) == sent(x=y, y=x) == sent(x=y, y=x) == 0
+        assert sent(x=x, y=z) == sent(x=x, y=x) == sent(x=x) == sent(x=z) == 0
+        assert sent(x=x, y=y) == 0
+        assert sent(x=x, y=y.copy()) == y.nbytes, "a copy of an array that was sent before in its place"
+        assert sent(x=x, y=y) == 0
+        assert sent(x=x, y=y[::-1]) == y.nbytes
+        y.dtype = np.dtype(np.int32)
+        assert sent(x=x, y=y) == sent(x=x, y=y) == 0
+        y.shape = (2, 8)
+        assert sent(x=x, y=y) == sent(x=x, y=y) == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            y.strides = (4, 8)
+        assert sent(x=x, y=y) == sent(x=x, y=y) == y.nbytes
+        kept = z.copy()
+        del x, y, z
+        for _ in range(3):  # in the memory of those, and perhaps with their ids
+            again = model.empty("x", (4, 4), np.float32)
+            again[...] = kept
+            assert sent(x=again) == sent(x=again) == 0
+            del again
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "M8[ns]", "m8[s]", "float16", "complex64", "V3", "bool"])
