@@ -35,14 +35,14 @@ _SPIN_WAKING_NS = 200_000
 #: times as long as usual, because a nap leaves nothing of either side in the processor's caches.
 _SPIN_EXPECTING_NS = 400_000
 
-#: How much longer to look for each wait in a row that looking ended, and how much in all. Where records came promptly the one that is late
+#: How much longer to look for each record in a row that came in time, and how much in all. Where records came promptly the one that is late
 #: is held up: its sender's core serves somebody else, another virtual machine perhaps. Sleeping now, this side would lose its own core
-#: too, and cost the sender a wake-up; then that one sleeps as well, and so on for each call. In all no more is looked in vain than the
-#: calls took that earned it, or than a time slice or so.
+#: too, and cost the sender a wake-up; then that one sleeps as well, and so on for each call. What is looked beyond the usual is spent, so it
+#: is no more than the calls took that earned it, or than a time slice or so.
 _EARNED_NS = 20_000
 _MOST_EARNED_NS = 4_000_000
 
-#: Rung for within this time the next wait is one to look through. By the other side's clock: waking up may take ten times as long on a
+#: Rung for within this time, waits are looked through until one takes longer. By the other side's clock: waking up may take ten times as long on a
 #: busy host, and then each side would always sleep before the other one is there. For the side that answers, which looks at its own
 #: expense between two calls, and for the one that calls.
 _BRIEF_NS = 500_000
@@ -190,7 +190,7 @@ class Spin:
             for _ in _LOOKS:
                 if words[at] != head:
                     return True
-        return False
+        return words[at] != head
 
     def slept(self):
         """Told when a sleep is over that followed looking in vain."""
@@ -209,7 +209,7 @@ class Block:
 class Adaptive:
     """When both matter: looks for as long as an answer between two awake sides takes, then sleeps.
 
-    Where looking has paid it looks longer, as long as nothing but a record stirs `bell`; and where that was soon to be rung.
+    Where looking has paid it looks longer for a while, unless something else stirs `bell`; and where that was rung soon.
     The side that calls sleeps at once where recent looking was in vain.
     The side that answers looks longer where it expects a call: if it slept too, the pair would wake each other for every call.
     """
@@ -218,8 +218,8 @@ class Adaptive:
         self._answers = answers
         self._brief_ns = _BRIEF_NS if answers else _BRIEF_CALL_NS
         self._bell = bell
-        self._seen = 0  # waits in a row that looking ended
-        self._vain = 0  # and that it did not
+        self._seen = 0  # records in a row that came in time, without those that were spent on late ones
+        self._vain = 0  # waits in a row that looking did not end
         self._waits = 0
         self._began = 0  # to look, before the last sleep
         self._brief = False
@@ -242,10 +242,11 @@ class Adaptive:
         while now() < long_end and not self._bell.stirs():
             give_way()
             if words[at] != head:
-                self._seen += 1
+                self._seen = max(self._seen - (now() - end) // _EARNED_NS, 1)
                 return True
         self._vain = 1 if self._seen else self._vain + 1
         self._seen = 0
+        self._brief = False
         self._began = began
         return False
 
@@ -257,7 +258,6 @@ class Adaptive:
     def _span(self, woke_peer):
         """How long to look in any case, in nanoseconds."""
         if self._brief:
-            self._brief = False
             return self._brief_ns
         if self._answers:
             return _SPIN_EXPECTING_NS if woke_peer else _SPIN_NS

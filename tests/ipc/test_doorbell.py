@@ -477,16 +477,15 @@ def test_who_saw_many_records_looks_longer_for_a_late_one_and_once(side):
 
 
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])
-def test_what_comes_late_while_looking_goes_on_earning(side):
+def test_what_comes_late_is_waited_for_out_of_what_was_earned(side):
     waits = side()
-    for _ in range(100):
-        assert wait(waits, Words(3))[0]
-    looks = wait(waits, Words(NEVER))[1]
-    waits = side()
-    for _ in range(100):
-        assert wait(waits, Words(3))[0]
-    for _ in range(3):
-        assert wait(waits, Words(looks - 50))[0], "it gave up, though the last late record came"
+    at_first = wait(waits, Words(NEVER))[1]
+    assert all(wait(waits, Words(3))[0] for _ in range(100))
+    caught = [wait(waits, Words(at_first + 300))[0] for _ in range(20)]
+    assert caught.count(True) in (2, 3), "one late record costs a third or so of what a hundred earn"
+    assert caught == sorted(caught, reverse=True)
+    assert all(wait(waits, Words(3))[0] for _ in range(100))
+    assert wait(waits, Words(at_first + 300))[0], "it may be earned again"
 
 
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])
@@ -510,9 +509,12 @@ def test_who_was_rung_for_soon_looks_that_long_next_time_and_once(side, after, b
     at_first = wait(waits, Words(NEVER))[2]
     bell.rings(after)
     waits.slept()
+    looks = wait(side(), Words(NEVER))[1]
+    for _ in range(3):  # as long as that pays
+        assert wait(waits, Words(3 * looks))[0] is brief
     again = wait(waits, Words(NEVER))[2]
-    assert again > 300_000 and again > 5 * at_first if brief else again == at_first
-    assert wait(waits, Words(NEVER))[2] == at_first
+    assert again > 300_000 and again > 5 * at_first if brief else again <= at_first
+    assert wait(waits, Words(NEVER))[2] <= at_first
 
 
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])
@@ -538,6 +540,7 @@ def test_who_has_a_deadline_looks_no_longer(seen, until):
 
 def test_who_spins_looks_no_longer_than_until_a_deadline():
     assert not wait(Spin(), Words(NEVER), until=0)[0]
+    assert wait(Spin(), Words(0), until=0)[0], "the record was there"
     assert wait(Spin(), Words(2000), until=time.monotonic() + 3600)[0]
 
 
