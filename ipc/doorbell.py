@@ -231,18 +231,23 @@ class Adaptive:
                 return True
         began = now()
         end = began + self._span(woke_peer)
-        long_end = end + min(self._seen * _EARNED_NS, _MOST_EARNED_NS)
         if until is not None:
-            end, long_end = min(end, until * 1e9), min(long_end, until * 1e9)
+            end = min(end, until * 1e9)
         while now() < end:
             give_way()
             if words[at] != head:
                 self._seen += 1
                 return True
-        while now() < long_end and not self._bell.stirs():
+        # From here on it is long enough to miss a message, or an end.
+        in_time = max(end, began + self._brief_ns) if self._brief else end
+        end = in_time + min(self._seen * _EARNED_NS, _MOST_EARNED_NS)
+        if until is not None:
+            end = min(end, until * 1e9)
+        while now() < end and not self._bell.stirs():
             give_way()
             if words[at] != head:
-                self._seen = max(self._seen - (now() - end) // _EARNED_NS, 1)
+                late = now() - in_time
+                self._seen = self._seen + 1 if late < 0 else max(self._seen - late // _EARNED_NS, 1)
                 return True
         self._vain = 1 if self._seen else self._vain + 1
         self._seen = 0
@@ -257,13 +262,12 @@ class Adaptive:
 
     def _span(self, woke_peer):
         """How long to look in any case, in nanoseconds."""
-        if self._brief:
-            return self._brief_ns
         if self._answers:
             return _SPIN_EXPECTING_NS if woke_peer else _SPIN_NS
-        if not self._seen and self._vain >= _PATIENCE:
+        if not self._seen and not self._brief and self._vain >= _PATIENCE:
             self._waits += 1
-            return 0 if self._waits % _RETRY else self._brief_ns
+            self._brief = self._waits % _RETRY == 0
+            return 0
         return _SPIN_WAKING_NS if woke_peer else _SPIN_NS
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import datetime
 import sys
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def _unnest(value: object, name: str) -> tuple[tuple[int, ...], list[Any]]:
     return tuple(shape), level
 
 
-class _Family:
+class _Family(ABC):
     """How Python values become elements of one dtype: which types are taken, and the conversion."""
 
     #: Types of which every element must be.
@@ -151,9 +152,9 @@ class _Family:
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
 
+    @abstractmethod
     def convert(self, elements: list[Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """A 1-d array of the elements, and a mask of those that the dtype cannot hold."""
-        raise NotImplementedError
 
     @staticmethod
     def of(spec: TensorSpec, name: str) -> _Family:

@@ -131,9 +131,8 @@ class WorkerProcess:
                     # In a sandbox, the first process of its namespace starts the worker.
                     str(os.getpid() if confinement is None else 1),
                 ]
-                if (
-                    confinement is None
-                ):  # in a sandbox its parent would not reap the keeper before it is done itself
+                # In a sandbox its parent would not reap the keeper before it is done itself.
+                if confinement is None:
                     argv += ["--keeper", "yes"]
                 if limits.message():
                     argv += ["--limits", limits.message()]

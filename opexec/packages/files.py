@@ -36,9 +36,8 @@ _BROKEN = (
     struct.error,
     EOFError,
     IndexError,
-    NotImplementedError,
     OverflowError,
-    RuntimeError,
+    RuntimeError,  # NotImplementedError, too: a way of packing that it does not know
     ValueError,
 )
 

@@ -500,6 +500,17 @@ def test_who_looks_for_long_hears_what_else_would_end_a_sleep(bells, side):
 
 
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])
+def test_who_looks_as_long_as_the_last_ring_took_hears_it_too(side):
+    bell = Quiet()
+    waits = side(bell)
+    at_first = wait(waits, Words(NEVER))[2]
+    bell.rings(1000)
+    waits.slept()
+    bell.stirs = lambda: True
+    assert wait(waits, Words(NEVER))[2] < 2 * at_first
+
+
+@pytest.mark.parametrize("side", [CALLS, ANSWERS])
 @pytest.mark.parametrize(
     "after, brief", [(0, True), (300_000, True), (1_100_000, False), (-5, False), (1 << 63, False)]
 )

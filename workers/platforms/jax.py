@@ -136,7 +136,7 @@ def placed(name, array, device):
             over = jax.device_put(array, device)
             if over.unsafe_buffer_pointer() == address(array):
                 return over
-        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise _refused(name, array, error) from error
     try:
         jax.device_put(array[:0] if array.ndim else array, device)
