@@ -9,6 +9,7 @@ import copy
 import datetime
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -171,10 +172,10 @@ class _Family(ABC):
                     "install it, or pass an array"
                 )
             return _Int(dtype) if "int" in spec.dtype else _Float(dtype)
-        families = {"b": _Bool, "i": _Int, "u": _Int, "f": _Float, "c": _Complex, "M": _Date, "m": _Duration}
-        if dtype.kind not in families:
+        family = _FAMILIES.get(dtype.kind)
+        if family is None:
             raise SpecError(f"input {name!r}: Python values cannot become {spec.dtype}; pass a numpy array")
-        return families[dtype.kind](dtype)
+        return family(dtype)
 
 
 class _Bool(_Family):
@@ -257,6 +258,18 @@ class _Text(_Family):
         array = np.empty(len(elements), object)
         array[:] = elements
         return array, np.zeros(len(elements), bool)
+
+
+#: By numpy's letter for the kind of a dtype.
+_FAMILIES: dict[str, Callable[[np.dtype[Any]], _Family]] = {
+    "b": _Bool,
+    "i": _Int,
+    "u": _Int,
+    "f": _Float,
+    "c": _Complex,
+    "M": _Date,
+    "m": _Duration,
+}
 
 
 def _exact_times(
