@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -378,7 +379,10 @@ def test_many_deaths_leave_no_descriptors() -> None:
             gc.collect()
             return len(os.listdir("/proc/self/fd"))
 
-        before = [once() for _ in range(2)][-1]
+        before = min(once() for _ in range(2))
         used = model.stats().shared_memory
-        assert [once() for _ in range(5)][-1] <= before
-        assert model.stats().shared_memory == used
+        for _ in range(5):
+            once()
+        # A thread of its own sees to what the last dead one left.
+        while len(os.listdir("/proc/self/fd")) > before or model.stats().shared_memory != used:
+            time.sleep(0.001)
