@@ -53,6 +53,7 @@ class Stock:
         "expected",
         "plan",
         "examined",
+        "largest",
         "large",
         "as_bytes",
         "free",
@@ -66,9 +67,10 @@ class Stock:
         self.expected = tuple(zip(key[1], key[2]))
         self.plan = plan
         self.examined = examined
+        self.largest = max(plan.sizes, default=0)
         self.large = plan.copied > _LARGE
         #: All tensors are small, and lie in the block as they lie in memory if they are contiguous there.
-        self.as_bytes = plan.whole and max(plan.sizes, default=0) <= _SMALL and plan.dtypes == key[1]
+        self.as_bytes = plan.whole and self.largest <= _SMALL and plan.dtypes == key[1]
         self.free = []
         self.made = 0
         self.used = True
@@ -119,16 +121,26 @@ class Packer:
         stock = self._last
         return None if stock is None or stock.retired else stock.plan
 
-    def pack(self, names, arrays, note, outside=()):
+    def stock_of_small(self, names, arrays, note, most):
+        """The last message's stock, where these arrays fit it, all lay in the block, and none is of more than `most` bytes; else None."""
+        stock = self._last
+        if stock is None or stock.largest > most or not stock.fits(names, arrays, note, ()):
+            return None
+        return stock
+
+    def pack(self, names, arrays, note, outside=(), stock=None):
         """Copy `arrays` (exact ndarrays, named by the tuple `names`) into one block and return it.
 
-        `outside` are the indices, in order, of tensors that lie in shared memory already. Raises NoRoom, TypeError or ValueError.
+        `outside` are the indices, in order, of tensors that lie in shared memory already; `stock` is the one that all this fits, where that
+        is known. Raises NoRoom, TypeError or ValueError.
         """
-        stock = self._last
+        fitting = stock is not None
+        if not fitting:
+            stock = self._last
         rouse = self.rouse
         if rouse is not None and (stock is None or not stock.large):
             rouse()
-        if stock is None or not stock.fits(names, arrays, note, outside):
+        if not fitting and (stock is None or not stock.fits(names, arrays, note, outside)):
             key = (names, tuple(map(_dtype, arrays)), tuple(map(_shape, arrays)), note, outside)
             stock = self._stocks.get(key)
             if stock is None or stock.plan.texts:

@@ -17,7 +17,7 @@ import numpy as np
 from .ipc import wire
 from .ipc.arena import Arena, Extent, NoRoom
 from .ipc.lease import Leases
-from .ipc.packer import Packer
+from .ipc.packer import Packer, Stock
 from .ipc.segment import Segment
 from .memory import SharedMemory
 
@@ -25,13 +25,16 @@ _FIRST_SEGMENT = 1 << 20
 _LARGEST_GROWTH = 256 << 20
 #: Arrays from this many bytes on are looked up by address, whatever they are based on; smaller ones cost less to copy.
 _LOOK_UP_BYTES = 1 << 14
+#: Of more arrays than a record has room to place, those up to this many bytes are copied, wherever they lie: telling a place costs more.
+_SMALL_AMONG_MANY = 1 << 12
+_KNOWN_KEPT = 1024
 
 _addressof = ctypes.addressof
 _byte_at = ctypes.c_char.from_buffer
 
 
-class _Own:
-    """An array made by `empty`, as it was made."""
+class _Known:
+    """An array that was sent from this memory, from `empty` or a part of one, as it was then."""
 
     __slots__ = ("array", "dtype", "place")
 
@@ -61,10 +64,10 @@ class InputMemory:
         self._segments: dict[int, Segment] = {}  # by the address of their mapping
         self._lent = Leases()  # arrays made by `empty`
         self._lent_extents: dict[int, Extent] = {}
-        #: The same by identity, which is quicker to tell than an address.
-        self._own_arrays: dict[int, _Own] = {}
-        #: What `find` found last where all arrays were such ones: these, and its answer.
-        self._last_found: tuple[list[_Own], tuple[int, ...], tuple[int, ...]] = [], (), ()
+        #: Arrays that were sent from here, by identity, which is quicker to tell than an address.
+        self._known: dict[int, _Known] = {}
+        #: What `find` found last where all arrays were such ones: these, its answer, and for which `aligned`.
+        self._last_found: tuple[list[_Known], tuple[int, ...], tuple[int, ...], bool] = [], (), (), False
         self._lending = threading.RLock()
         #: Whether `empty` was ever asked: if not, no array can lie here.
         self.lends = False
@@ -92,7 +95,6 @@ class InputMemory:
             array = np.ndarray(shape, dtype, extent.segment.map, extent.offset)  # type: ignore[call-overload]
             self._lent_extents[extent.place] = extent
             self._lent.lend(extent.place, [array])
-            self._own_arrays[id(array)] = _Own(array, extent.place)
             return array  # type: ignore[no-any-return]
 
     def reclaim(self) -> None:
@@ -100,8 +102,12 @@ class InputMemory:
         with self._lending:
             for place in self._lent.collect():
                 self._arena.free(self._lent_extents.pop(place))
-            for key in [key for key, own in self._own_arrays.items() if own.array() is None]:
-                del self._own_arrays[key]
+
+    def copied(self, names: tuple[str, ...], arrays: list[Any], note: int) -> Stock | None:
+        """What these arrays are to be packed by, where it is known that none is worth to be looked for; else None, and `find` looks."""
+        if len(arrays) <= wire.PLACES_IN_RECORD:
+            return None
+        return self.packer.stock_of_small(names, arrays, note, _SMALL_AMONG_MANY)
 
     def find(self, arrays: list[Any], aligned: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The indices of the arrays that lie in this memory as they are to be sent, and their places.
@@ -109,11 +115,15 @@ class InputMemory:
         `aligned`: to a platform that copies what does not begin on 64 bytes, so that it is to be copied here, where it is counted.
         """
         # Who fills the same arrays for each call sends them in the same order.
-        last, outside, places = self._last_found
-        if len(last) == len(arrays):
-            for own, array in zip(last, arrays):
+        last, outside, places, for_aligned = self._last_found
+        if len(last) == len(arrays) and for_aligned is aligned:
+            for known, array in zip(last, arrays):
                 # `is_still`, spelled out: there may be hundreds.
-                if own.array() is not array or array.dtype is not own.dtype or not array.flags.c_contiguous:
+                if (
+                    known.array() is not array
+                    or array.dtype is not known.dtype
+                    or not array.flags.c_contiguous
+                ):
                     break
             else:
                 return outside, places
@@ -126,27 +136,44 @@ class InputMemory:
             self._memory.forget(segment)
 
     def _search(self, arrays: list[Any], aligned: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        owned: list[_Own] = []
-        outside, places = [], []
+        found: list[_Known] = []
+        outside = []
+        many = len(arrays) > wire.PLACES_IN_RECORD
         for index, array in enumerate(arrays):
             base = array.base
-            if base is None:
+            if base is None or (many and array.nbytes <= _SMALL_AMONG_MANY):
                 continue
-            own = self._own_arrays.get(id(array))
-            if own is not None and own.is_still(array):
-                owned.append(own)
-                place: int | None = own.place
-            else:
-                place = self._place_of(array, base, aligned)
-            if place is not None:
-                outside.append(index)
-                places.append(place)
-        found = tuple(outside), tuple(places)
-        if len(owned) == len(arrays):
-            self._last_found = owned, *found
-        return found
+            known = self._known.get(id(array))
+            if known is None or not known.is_still(array):
+                known = self._look_up(array, base)
+                if known is None:
+                    continue
+            if aligned and known.place % wire.ALIGNMENT:
+                continue
+            outside.append(index)
+            found.append(known)
+        answer = tuple(outside), tuple([known.place for known in found])
+        if len(found) == len(arrays):
+            self._last_found = found, *answer, aligned
+        return answer
 
-    def _place_of(self, array: np.ndarray[Any, Any], base: object, aligned: bool) -> int | None:
+    def _look_up(self, array: np.ndarray[Any, Any], base: object) -> _Known | None:
+        place = self._place_of(array, base)
+        if place is None:
+            return None
+        if len(self._known) >= _KNOWN_KEPT:
+            self._forget_dropped()
+        known = self._known[id(array)] = _Known(array, place)
+        return known
+
+    def _forget_dropped(self) -> None:
+        for key, known in list(self._known.items()):
+            if known.array() is None:
+                self._known.pop(key, None)
+        if len(self._known) >= _KNOWN_KEPT:  # they would be gone through at every call
+            self._known.clear()
+
+    def _place_of(self, array: np.ndarray[Any, Any], base: object) -> int | None:
         """Where in this memory an array lies; None if it does not, or has to be copied all the same."""
         size = array.nbytes
         if not size or (size < _LOOK_UP_BYTES and type(getattr(base, "base", base)) is not mmap.mmap):
@@ -155,8 +182,6 @@ class InputMemory:
         if not array.flags.c_contiguous or not dtype.isnative or dtype.hasobject:
             return None
         address = _address(array)
-        if aligned and address % wire.ALIGNMENT:
-            return None
         for start, segment in self._segments.items():  # a dict that is replaced, never changed
             if start <= address and address + size <= start + segment.size:
                 return segment.id << wire.PLACE_BITS | (address - start)

@@ -77,19 +77,18 @@ class CallSteps(Model):
         kind = None
         outside: tuple[int, ...] = ()
         places: tuple[int, ...] = ()
-        lends = self._input_memory.lends
-        based = False
+        stock = None
         for value in values:
             if type(value) is not np.ndarray:
                 values, kind = self._convert(names, values)
-                based = lends
                 break
-            if lends and value.base is not None:
-                based = True
-        if based:
-            outside, places = self._input_memory.find(values, link.aligned)
+        memory = self._input_memory
+        if memory.lends:
+            stock = memory.copied(names, values, positional)
+            if stock is None:
+                outside, places = memory.find(values, link.aligned)
         try:
-            block = self._packer.pack(names, values, positional, outside)
+            block = self._packer.pack(names, values, positional, outside, stock)
         except NoRoom:
             block = self._pack_with_what_is_left(names, values, positional, outside)
         except (TypeError, ValueError) as error:

@@ -408,7 +408,7 @@ def test_a_slice_of_empty_is_copied_only_for_a_platform_that_wants_it_on_64_byte
 
 def test_more_arrays_of_empty_than_a_record_has_room_for() -> None:
     with opexec.load(source("echo")) as model:
-        arrays = {f"x{index}": model.empty(f"x{index}", (5,), np.int64) for index in range(40)}
+        arrays = {f"x{index}": model.empty(f"x{index}", (513,), np.int64) for index in range(40)}
         for count in (7, 8, 9, 40):
             for number in range(3):
                 for index, array in enumerate(arrays.values()):
@@ -422,6 +422,63 @@ def test_more_arrays_of_empty_than_a_record_has_room_for() -> None:
                     *range(number, number + count),
                     number,
                 ]
+
+
+def test_small_arrays_of_empty_are_copied_where_there_are_more_than_a_record_has_room_for() -> None:
+    with opexec.load(source("echo")) as model:
+        small = {f"x{index}": model.empty(f"x{index}", (512,), np.int64) for index in range(9)}
+        large = {"large": model.empty("large", (513,), np.int64)}
+        few = dict(list(small.items())[:8])
+        for inputs, copied in (
+            (small, 9 * 4096),
+            (few, 0),
+            ({**small, **large}, 9 * 4096),
+            ({**few, **large}, 8 * 4096),
+            ({**small, "x3": np.arange(512)}, 9 * 4096),
+            # The same names and dtypes, one of another size: nothing that was found out before applies to it.
+            ({**small, "x3": large["large"]}, 8 * 4096),
+        ):
+            for number in range(3):
+                for index, array in enumerate(inputs.values()):
+                    array[...] = 100 * index + number
+                before = model.stats().bytes_copied_in
+                results = model.infer(inputs)
+                assert model.stats().bytes_copied_in - before == copied
+                assert [int(array[0]) for array in results.values()] == [
+                    100 * index + number for index in range(len(inputs))
+                ]
+
+
+def test_parts_of_arrays_of_empty_that_are_sent_again_are_told_from_others_in_their_place() -> None:
+    with opexec.load(source("echo")) as model:
+        x = model.empty("x", (64, 16), np.float32)
+        x[...] = np.arange(x.size).reshape(x.shape)
+
+        def sent(array: np.ndarray) -> int:
+            before = model.stats().bytes_copied_in
+            np.testing.assert_array_equal(model.infer({"x": array})["x"], array)
+            return model.stats().bytes_copied_in - before
+
+        one, other = x[3:5], x[7:9]
+        assert sent(one) == sent(one) == sent(other) == sent(one) == sent(x) == sent(one) == 0
+        one.dtype = np.dtype(np.int32)
+        assert sent(one) == sent(one) == 0
+        one.shape = (4, 8)
+        assert sent(one) == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            one.strides = (4, 16)
+        assert sent(one) == sent(one) == one.nbytes
+        for row in range(64):  # each has the memory of the one before, and its id perhaps
+            assert sent(x[row : row + 1]) == 0
+        kept = [x[row : row + 1] for row in range(64) for _ in range(40)]  # more than are remembered
+        for part in kept:
+            assert sent(part) == 0
+        remembered = model._input_memory._known  # type: ignore[attr-defined]
+        assert len(remembered) <= 1024
+        del one, other, part, kept
+        model.empty("x", (1,), np.float32)
+        assert sent(x[5:6]) == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy would rather have views made
