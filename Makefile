@@ -9,7 +9,7 @@
 
 bin := .venv/bin
 oldest := benchmarks/frameworks/in_process.py benchmarks/frameworks/writing.py benchmarks/frameworks/model_functions.py \
-    benchmarks/sampling.py benchmarks/answering.py benchmarks/processes.py \
+    benchmarks/sampling.py benchmarks/answering.py benchmarks/processes.py benchmarks/floors/asleep_partner.py \
     ipc workers tests/conftest.py tests/models.py tests/faults/broken_models.py tests/foreign/run.py tests/ipc tests/workers \
     $(addprefix tests/frameworks/,conformance.py conftest.py run.py subject.py write_subject.py) \
     $(wildcard $(addprefix tests/frameworks/*_,cases.py factories.py models.py subjects.py))

@@ -22,6 +22,7 @@ _COLORS = {
     "opexec": "#d64545",
     "peer": "#1f7a8c",
     "in process": "#9aa5b1",
+    "the least": "#9aa5b1",
     "caller": "#d64545",
     "worker": "#f0932b",
 }
