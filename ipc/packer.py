@@ -22,6 +22,7 @@ _LARGE = 1 << 20
 #: Up to this many bytes a tensor is copied as bytes, which takes half the time of an assignment by numpy but keeps the interpreter's lock.
 _SMALL = 1 << 14
 
+_ndarray = np.ndarray
 _dtype = attrgetter("dtype")
 _shape = attrgetter("shape")
 
@@ -56,6 +57,7 @@ class Stock:
         "largest",
         "large",
         "as_bytes",
+        "simple",
         "free",
         "made",
         "used",
@@ -71,6 +73,8 @@ class Stock:
         self.large = plan.copied > _LARGE
         #: All tensors are small, and lie in the block as they lie in memory if they are contiguous there.
         self.as_bytes = plan.whole and self.largest <= _SMALL and plan.dtypes == key[1]
+        #: Nothing is to be done but to copy each tensor, unless it lies outside, and that soon.
+        self.simple = not plan.texts and not self.large and plan.table < 0
         self.free = []
         self.made = 0
         self.used = True
@@ -121,26 +125,68 @@ class Packer:
         stock = self._last
         return None if stock is None or stock.retired else stock.plan
 
-    def stock_of_small(self, names, arrays, note, most):
-        """The last message's stock, where these arrays fit it, all lay in the block, and none is of more than `most` bytes; else None."""
+    @property
+    def last_largest(self):
+        """Bytes of the largest tensor of the message packed last, where all of them lay in its block; else more than any."""
         stock = self._last
-        if stock is None or stock.largest > most or not stock.fits(names, arrays, note, ()):
-            return None
-        return stock
+        return stock.largest if stock is not None and stock.plan.whole else 1 << 63
 
-    def pack(self, names, arrays, note, outside=(), stock=None):
+    def pack_again(self, names, arrays, note, outside=()):
+        """`pack`, for what the last message was like, if that was no large copy. None for anything else, arrays or not, which is for `pack`.
+
+        It looks at each array once, where `pack` and who calls it do so several times.
+        """
+        stock = self._last
+        if stock is None or not stock.simple:
+            return None
+        key = stock.key
+        if key[0] != names or key[3] != note or key[4] != outside:
+            return None
+        if self.rouse is not None:
+            self.rouse()
+        try:
+            block = stock.free.pop()
+        except IndexError:
+            return None
+        try:
+            if stock.as_bytes:
+                memory = block.memory
+                for span, array, (dtype, shape) in zip(block.spans, arrays, stock.expected):
+                    if type(array) is not _ndarray or array.dtype is not dtype or array.shape != shape:
+                        break
+                    memory[span] = array
+                else:
+                    if not stock.retired:
+                        stock.used = True
+                        return block
+            else:
+                for view, array, (dtype, shape) in zip(block.views, arrays, stock.expected):
+                    if type(array) is not _ndarray or array.dtype is not dtype or array.shape != shape:
+                        break
+                    if view is not None:
+                        view[...] = array
+                else:
+                    if not stock.retired:
+                        stock.used = True
+                        return block
+        except (BufferError, ValueError):  # one is not contiguous
+            pass
+        except BaseException:
+            self.give(block)
+            raise
+        self.give(block)
+        return None
+
+    def pack(self, names, arrays, note, outside=()):
         """Copy `arrays` (exact ndarrays, named by the tuple `names`) into one block and return it.
 
-        `outside` are the indices, in order, of tensors that lie in shared memory already; `stock` is the one that all this fits, where that
-        is known. Raises NoRoom, TypeError or ValueError.
+        `outside` are the indices, in order, of tensors that lie in shared memory already. Raises NoRoom, TypeError or ValueError.
         """
-        fitting = stock is not None
-        if not fitting:
-            stock = self._last
+        stock = self._last
         rouse = self.rouse
         if rouse is not None and (stock is None or not stock.large):
             rouse()
-        if not fitting and (stock is None or not stock.fits(names, arrays, note, outside)):
+        if stock is None or not stock.fits(names, arrays, note, outside):
             key = (names, tuple(map(_dtype, arrays)), tuple(map(_shape, arrays)), note, outside)
             stock = self._stocks.get(key)
             if stock is None or stock.plan.texts:

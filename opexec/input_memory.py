@@ -17,7 +17,7 @@ import numpy as np
 from .ipc import wire
 from .ipc.arena import Arena, Extent, NoRoom
 from .ipc.lease import Leases
-from .ipc.packer import Packer, Stock
+from .ipc.packer import Packer
 from .ipc.segment import Segment
 from .memory import SharedMemory
 
@@ -103,31 +103,33 @@ class InputMemory:
             for place in self._lent.collect():
                 self._arena.free(self._lent_extents.pop(place))
 
-    def copied(self, names: tuple[str, ...], arrays: list[Any], note: int) -> Stock | None:
-        """What these arrays are to be packed by, where it is known that none is worth to be looked for; else None, and `find` looks."""
-        if len(arrays) <= wire.PLACES_IN_RECORD:
-            return None
-        return self.packer.stock_of_small(names, arrays, note, _SMALL_AMONG_MANY)
+    def copies_all(self, count: int) -> bool:
+        """Whether `count` arrays, like those that were packed last, are copied wherever they lie, so that none is to be looked for."""
+        return count > wire.PLACES_IN_RECORD and self.packer.last_largest <= _SMALL_AMONG_MANY
 
     def find(self, arrays: list[Any], aligned: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The indices of the arrays that lie in this memory as they are to be sent, and their places.
 
         `aligned`: to a platform that copies what does not begin on 64 bytes, so that it is to be copied here, where it is counted.
         """
+        return self.find_again(arrays, aligned) or self._search(arrays, aligned)
+
+    def find_again(self, arrays: list[Any], aligned: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """`find`, for the very arrays that were found last, all of them; None for anything else, arrays or not."""
         # Who fills the same arrays for each call sends them in the same order.
         last, outside, places, for_aligned = self._last_found
-        if len(last) == len(arrays) and for_aligned is aligned:
-            for known, array in zip(last, arrays):
-                # `is_still`, spelled out: there may be hundreds.
-                if (
-                    known.array() is not array
-                    or array.dtype is not known.dtype
-                    or not array.flags.c_contiguous
-                ):
-                    break
-            else:
-                return outside, places
-        return self._search(arrays, aligned)
+        if len(last) != len(arrays) or for_aligned is not aligned:
+            return None
+        for known, array in zip(last, arrays):
+            # `is_still`, spelled out: there may be hundreds.
+            if (
+                array is None
+                or known.array() is not array
+                or array.dtype is not known.dtype
+                or not array.flags.c_contiguous
+            ):
+                return None
+        return outside, places
 
     def close(self) -> None:
         """Let go of the segments; arrays over them stay good."""

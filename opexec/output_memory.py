@@ -92,7 +92,7 @@ class OutputMemory:
         Made while the worker works, its arrays cost the call nothing. Nobody looks at them unless the result is that very one.
         """
         plan = self._last
-        if plan is None or not plan.whole:
+        if plan is None or not plan.whole or not plan.names:
             return None
         place = due ^ wire.PRESENT
         at = self._at
@@ -104,16 +104,13 @@ class OutputMemory:
         views = plan.views(at[2], at[3])
         return place, plan, views, self.leases.prepare(place, views)
 
-    def lend(self, plan: Plan, place: int, foreseen: Foreseen | None) -> list[Any]:
+    def lend(self, plan: Plan, place: int) -> list[Any]:
         """The tensors of the block at `place`: arrays over shared memory, lent for as long as anything views them.
 
         Raises ProtocolError if the block does not lie in a segment, or is lent already.
         """
         if place in self.leases.lent:
             raise ProtocolError(f"a result lies at {place:#x}, where the caller still holds another")
-        if foreseen is not None and foreseen[0] == place and foreseen[1] is plan:
-            self.leases.begin(place, foreseen[3])
-            return foreseen[2]
         views = plan.views(*self._channel.locate_block(place, plan.size))
         self._last = plan
         if plan.size > _LARGE:

@@ -32,6 +32,8 @@ from .timing import Sampler, assembled, now
 from .workers.structure import Structure, unflatten
 
 _APPROVED_KEPT = 4096
+#: No input lies in shared memory already: neither their indices nor their places.
+_NONE_OUTSIDE: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
 #: Where a result's structure is kept in its plan's memo, beside the inputs it was found to fit.
 _STRUCTURE = "structure"
 
@@ -74,21 +76,40 @@ class CallSteps(Model):
         if timeout is None:
             timeout = self._timeout
         deadline = None if timeout is None else deadline_in(timeout)
+        kind = block = None
+        memory = self._input_memory
+        found: tuple[tuple[int, ...], tuple[int, ...]] | None = _NONE_OUTSIDE
+        if memory.lends and not memory.copies_all(len(values)):
+            found = memory.find_again(values, link.aligned)
+        if found is not None:
+            block = self._packer.pack_again(names, values, positional, found[0])
+        if found is None or block is None:
+            call, kind = self._pack(link, names, values, positional)
+        else:
+            call = Call(block)
+            if found[1]:
+                call.places, call.keep = found[1], values
+        call.deadline = deadline
+        if began:
+            call.began, call.stands_for, call.behind = began, stands_for, len(connection.pending)
+            call.timed = wire.TIMED
+        return call, kind
+
+    def _pack(
+        self, link: Link, names: tuple[str, ...], values: list[Any], positional: int
+    ) -> tuple[Call, ArrayKind | None]:
+        """Put inputs of any kind into shared memory, except those that lie there."""
         kind = None
         outside: tuple[int, ...] = ()
         places: tuple[int, ...] = ()
-        stock = None
         for value in values:
             if type(value) is not np.ndarray:
                 values, kind = self._convert(names, values)
                 break
-        memory = self._input_memory
-        if memory.lends:
-            stock = memory.copied(names, values, positional)
-            if stock is None:
-                outside, places = memory.find(values, link.aligned)
+        if self._input_memory.lends:
+            outside, places = self._input_memory.find(values, link.aligned)
         try:
-            block = self._packer.pack(names, values, positional, outside, stock)
+            block = self._packer.pack(names, values, positional, outside)
         except NoRoom:
             block = self._pack_with_what_is_left(names, values, positional, outside)
         except (TypeError, ValueError) as error:
@@ -98,10 +119,6 @@ class CallSteps(Model):
         call = Call(block)
         if outside:
             call.places, call.keep = places, values
-        call.deadline = deadline
-        if began:
-            call.began, call.stands_for, call.behind = began, stands_for, len(connection.pending)
-            call.timed = wire.TIMED
         return call, kind
 
     def _pack_with_what_is_left(

@@ -180,8 +180,11 @@ class Server:
         _, id, plan_id, place, release, timed, _, _ = record
         taken = _now() if timed else 0
         channel = self.channel
-        if release:
-            self._released(release)
+        if release:  # `_released`, spelled out
+            returned = self.out.pop(release & ~wire.PRESENT, None)
+            if returned is None:
+                self._released(release)
+            self.packer.give(returned)
         inputs = None
         try:
             plan = channel.plans.get(plan_id) or channel.plan(plan_id)
@@ -262,7 +265,9 @@ class Server:
                 block, copied = reserved, 0
         if block is None:
             names, leaves, structure = flatten(result)
-            block = self.packer.pack(names, leaves, structure.tree)
+            block = self.packer.pack_again(names, leaves, structure.tree)
+            if block is None:
+                block = self.packer.pack(names, leaves, structure.tree)
             copied = block.plan.copied
         # Only now, when nothing in them is needed any more.
         if self.reserved:

@@ -165,7 +165,7 @@ class Turns:
     def _marked(self) -> Iterator[None]:
         """The clock is looked at within the two sides' parts, too."""
         marked = [
-            (Packer, "pack", True),
+            (Packer, "pack_again", True),
             (type(self._server.model), "run", True),
             (Producer, "publish", False),
             (Adaptive, "ready", False),

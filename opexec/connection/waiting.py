@@ -9,7 +9,10 @@ from concurrent.futures import CancelledError
 
 from ..calls import Call
 from ..errors import CallTimeout
+from ..ipc import wire
 from ..ipc.doorbell import Adaptive, Block, Spin
+from ..ipc.faults import ProtocolError
+from ..ipc.packer import Packer
 from .reading import Reading
 
 #: A sleeping reader looks again this often, in milliseconds, though nothing should make it.
@@ -23,37 +26,77 @@ class Waiting(Reading):
 
     #: How long a reader looks for an answer before it sleeps.
     _strategy: Adaptive | Block | Spin
+    _packer: Packer
     #: Told of a call for which no thread waits when its deadline has passed.
     overdue: Callable[[Call], None] | None = None
 
     def wait(self, call: Call, woke: bool) -> None:
         """Wait until `call` has an answer or a failure. Raises the failure, or CallTimeout past the call's deadline."""
         role, holder, consumer = self.role, self.role.holder, self.channel.consumer
-        words, tail_at, ready = consumer.words, consumer.tail_at, self._strategy.ready
+        try:
+            if holder.setdefault(0, call) is call:
+                if role.announced:
+                    role.withdraw()
+                calls = self.calls
+                if calls.unsettled is not None:
+                    self._finish_delivery()
+                if self._strategy.ready(consumer.words, consumer.tail_at, consumer.head, woke, call.deadline):
+                    # Mostly the next record is this call's result: `_deliver` and `settle`, spelled out for it.
+                    try:
+                        record = consumer.peek(wire.HEAD)
+                    except ProtocolError:
+                        record = None
+                    plan = None
+                    if record is not None and record[1] == call.id and record[0] == wire.RESULT:
+                        plan = self.channel.plans.get(record[2])
+                    if record is None or plan is None:
+                        self._deliver()
+                    else:
+                        call.plan = plan
+                        call.answer = calls.unsettled = record
+                        consumer.advance()
+                        if self.pending.pop(record[1], None) is not None:
+                            calls.copied_out += record[5]
+                            block, call.block, call.keep = call.block, None, None
+                            if block is not None:
+                                self._packer.give(block)
+                        calls.unsettled = None
+                else:
+                    self.sleep(self._timeout_ms(call))
+                    self._strategy.slept()
+        finally:
+            try:
+                if holder.get(0) is call:
+                    del holder[0]
+                    if self.pending:
+                        role.hand_over()
+            except BaseException:
+                # Ctrl-C in this very moment: nobody must wait for ever for a reader that is none.
+                role.drop(call)
+                raise
+        if call.answer is None:
+            self._wait_on(call)
+
+    def _wait_on(self, call: Call) -> None:
+        """`wait`, however long that may be, and whoever reads."""
+        role, consumer, ready = self.role, self.channel.consumer, self._strategy.ready
         while call.answer is None and call.failure is None:
             try:
-                if holder.setdefault(0, call) is call:
-                    if role.announced:
-                        role.withdraw()
+                if role.take(call):
                     if self.calls.unsettled is not None:
                         self._finish_delivery()
                     while call.answer is None and call.failure is None:
-                        if ready(words, tail_at, consumer.head, woke, call.deadline):
+                        if ready(consumer.words, consumer.tail_at, consumer.head, False, call.deadline):
                             self._deliver()
                         else:
                             self.sleep(self._timeout_ms(call))
                             self._strategy.slept()
-                        woke = False
                 else:
                     self._follow(call)
             finally:
                 try:
-                    if holder.get(0) is call:
-                        del holder[0]
-                        if self.pending:
-                            role.hand_over()
-                except BaseException:
-                    # Ctrl-C in this very moment: nobody must wait for ever for a reader that is none.
+                    role.leave(call)
+                except BaseException:  # Ctrl-C in this very moment
                     role.drop(call)
                     raise
         if call.failure is not None:
