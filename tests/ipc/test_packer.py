@@ -58,6 +58,19 @@ def texts(*elements):
     return array
 
 
+def packed_as_calls_are(packer, names, arrays, note=0, outside=()):
+    """By the short way where that is open, as who sends calls and results does."""
+    return packer.pack_again(names, arrays, note, outside) or packer.pack(names, arrays, note, outside)
+
+
+def make_last(packer, names, arrays, outside=()):
+    """Packed twice, which makes a signature that of the last message; returns the block, which was given back."""
+    for _ in range(2):
+        block = packer.pack(names, arrays, 0, outside)
+        packer.give(block)
+    return block
+
+
 def assert_all_free(packer):
     packer.trim()
     assert packer.arena.free_bytes == packer.arena.size, "memory is lost"
@@ -194,6 +207,85 @@ def test_small_tensors_arrive_whatever_their_layout_and_byte_order(packers):
             packer.give(block)
 
 
+@pytest.mark.parametrize("size", [3, 5000], ids=["as bytes", "as arrays"])
+def test_what_the_last_message_was_like_is_packed_again(packers, size):
+    packer = packers()
+    for value in range(4):
+        arrays = [np.full(size, value), np.full((2, 2), -value)]
+        block = packer.pack_again(("a", "b"), arrays, 0)
+        assert (block is None) == (value < 2), "such a message has not come twice"
+        if block is None:
+            block = packer.pack(("a", "b"), arrays, 0)
+        for view, array in zip(block.plan.views(block.extent.segment.map, block.extent.offset), arrays):
+            np.testing.assert_array_equal(view, array)
+        packer.give(block)
+    turned = [np.arange(size)[::-1], arrays[1]]
+    block = packed_as_calls_are(packer, ("a", "b"), turned)
+    assert block.views[0].tolist() == turned[0].tolist()
+    packer.give(block)
+    assert_all_free(packer)
+
+
+@pytest.mark.parametrize(
+    "names, second, note, outside",
+    [
+        (("a", "c"), np.zeros(4), 0, ()),
+        (("a",), np.zeros(4), 0, ()),
+        (("a", "b"), np.zeros(4), 1, ()),
+        (("a", "b"), np.zeros(4), 0, (1,)),
+        (("a", "b"), np.zeros(5), 0, ()),
+        (("a", "b"), np.zeros((4, 1)), 0, ()),
+        (("a", "b"), np.zeros(4, "f4"), 0, ()),
+        (("a", "b"), np.zeros(4, ">f8"), 0, ()),
+        (("a", "b"), np.ma.zeros(4), 0, ()),
+        (("a", "b"), [0.0] * 4, 0, ()),
+        (("a", "b"), None, 0, ()),
+        (("a", "b"), texts(*"abcd"), 0, ()),
+    ],
+)
+def test_anything_else_is_not_packed_again_and_loses_nothing(packers, names, second, note, outside):
+    packer = packers()
+    for first in (np.zeros(3), np.zeros(5000)):
+        make_last(packer, ("a", "b"), [first, np.zeros(4)])
+        assert packer.pack_again(names, [first, second][: len(names)], note, outside) is None
+        packer.give(packer.pack_again(("a", "b"), [first, np.zeros(4)], 0))
+    assert_all_free(packer)
+
+
+def test_tensors_that_lie_outside_and_what_comes_late_or_large_or_is_retired(packers):
+    packer = packers()
+    block = make_last(packer, ("a", "b"), [np.zeros(3), np.full(4, 2.0)], (0,))
+    again = packer.pack_again(("a", "b"), [np.zeros(3), np.full(4, 5.0)], 0, (0,))
+    assert again is block and again.views[0] is None and again.views[1].tolist() == [5.0] * 4
+    assert packer.pack_again(("a", "b"), [np.zeros(3), np.zeros(4)], 0, (0,)) is None, "no block waits"
+    packer.give(again)
+
+    for arrays in ([np.zeros(1 << 18)], [texts("a")]):
+        make_last(packer, NAMES, arrays)
+        assert packer.pack_again(NAMES, arrays, 0) is None
+
+    block = make_last(packer, NAMES, [np.zeros(3)])
+    block.stock.retired = True  # by another thread, in this very moment
+    assert packer.pack_again(NAMES, [np.zeros(3)], 0) is None
+
+
+def test_ctrl_c_while_the_last_message_is_packed_again_loses_nothing(packers, interruptions):
+    def prepare():
+        packer = packers()
+        make_last(packer, NAMES, [np.zeros(3)])
+        return packer, []
+
+    def operate(state):
+        packer, blocks = state
+        blocks.append(packer.pack_again(NAMES, [np.full(3, 1.0)], 0))
+        packer.give(blocks.pop())
+
+    for packer, blocks in interruptions(prepare, operate):
+        block = packed_as_calls_are(packer, NAMES, [np.full(3, 3.0)])
+        assert set(read(block)) == {3.0}
+        assert all(one.place != block.place for one in blocks)
+
+
 def test_reserved_blocks_are_uninitialised_memory_of_their_plan(packers):
     packer = packers()
     specs = (("a", "b"), (np.dtype("f4"), np.dtype("i8")), ((2, 3), ()))
@@ -286,7 +378,7 @@ class PackerMachine(RuleBasedStateMachine):
 
     def packed(self, array, expected):
         try:
-            block = self.packer.pack(NAMES, [array], 0)
+            block = packed_as_calls_are(self.packer, NAMES, [array])
         except NoRoom:
             # Everything that is not out would not do either, in one piece.
             assert self.packer.arena.free_bytes < 16 * PAGE
@@ -447,7 +539,7 @@ def test_trimming_beside_packing(packers):
     def pack():
         try:
             for step in range(3000):
-                block = packer.pack(NAMES, [np.full(3, step)], 0)
+                block = packed_as_calls_are(packer, NAMES, [np.full(3, step)])
                 assert read(block) == [step] * 3
                 packer.give(block)
         finally:
@@ -496,7 +588,7 @@ def test_ctrl_c_never_gives_one_block_to_two(packers, interruptions):
 
     def operate(state):
         packer, blocks = state
-        blocks.append(packer.pack(NAMES, [np.full(3, 1.0)], 0))
+        blocks.append(packed_as_calls_are(packer, NAMES, [np.full(3, 1.0)]))
         blocks.append(packer.pack(NAMES, [texts("a" * 70)], 0))
         blocks.append(packer.pack(NAMES, [np.full(5, 2.0)], 0))
         packer.give(blocks.pop(0))

@@ -363,7 +363,10 @@ def test_arrays_of_empty_that_are_sent_again_are_told_from_others_in_their_place
             y.strides = (4, 8)
         assert sent(x=x, y=y) == sent(x=x, y=y) == y.nbytes
         kept = z.copy()
+        assert sent(x=z) == 0
         del x, y, z
+        with pytest.raises(opexec.SpecError, match="'x'"):
+            model.infer({"x": None})
         for _ in range(3):  # in the memory of those, and perhaps with their ids
             again = model.empty("x", (4, 4), np.float32)
             again[...] = kept
