@@ -22,7 +22,7 @@ from .fence import WEAKLY_ORDERED, make_fence
 
 _ONE = struct.pack("=Q", 1)
 
-#: Looks at the cursor before the first yield. The other side, when awake, answers within these.
+#: Looks at the cursor before the first yield. The other side, when awake, mostly answers within these; more cost those with whom a core is shared.
 _LOOKS = range(64)
 
 #: How long to look before blocking, in nanoseconds. Longer spins slow the other side down more than a wake-up costs.
