@@ -137,7 +137,7 @@ class Packer:
         It looks at each array once, where `pack` and who calls it do so several times.
         """
         stock = self._last
-        if stock is None or not stock.simple:
+        if stock is None or not stock.simple or not arrays or type(arrays[0]) is not _ndarray:
             return None
         key = stock.key
         if key[0] != names or key[3] != note or key[4] != outside:

@@ -169,8 +169,9 @@ class InputMemory:
         return known
 
     def _forget_dropped(self) -> None:
-        for key, known in list(self._known.items()):
-            if known.array() is None:
+        for key in list(self._known):  # one step, unlike a list of items: other threads add to it
+            known = self._known.get(key)
+            if known is not None and known.array() is None:
                 self._known.pop(key, None)
         if len(self._known) >= _KNOWN_KEPT:  # they would be gone through at every call
             self._known.clear()

@@ -40,30 +40,35 @@ class Waiting(Reading):
                 calls = self.calls
                 if calls.unsettled is not None:
                     self._finish_delivery()
-                if self._strategy.ready(consumer.words, consumer.tail_at, consumer.head, woke, call.deadline):
-                    # Mostly the next record is this call's result: `_deliver` and `settle`, spelled out for it.
-                    try:
+                # Whoever read before may have read this call's answer.
+                if call.answer is None and call.failure is None:
+                    if self._strategy.ready(
+                        consumer.words, consumer.tail_at, consumer.head, woke, call.deadline
+                    ):
+                        # Mostly the next record is this call's result: `_deliver` and `settle`, spelled out for it.
                         record = consumer.peek(wire.HEAD)
-                    except ProtocolError:
-                        record = None
-                    plan = None
-                    if record is not None and record[1] == call.id and record[0] == wire.RESULT:
-                        plan = self.channel.plans.get(record[2])
-                    if record is None or plan is None:
-                        self._deliver()
+                        plan = None
+                        if record is not None and record[1] == call.id and record[0] == wire.RESULT:
+                            plan = self.channel.plans.get(record[2])
+                        if record is None or plan is None:
+                            self._deliver()
+                        else:
+                            call.plan = plan
+                            call.answer = calls.unsettled = record
+                            consumer.advance()
+                            if self.pending.pop(record[1], None) is not None:
+                                calls.copied_out += record[5]
+                                block, call.block, call.keep = call.block, None, None
+                                if block is not None:
+                                    self._packer.give(block)
+                            calls.unsettled = None
                     else:
-                        call.plan = plan
-                        call.answer = calls.unsettled = record
-                        consumer.advance()
-                        if self.pending.pop(record[1], None) is not None:
-                            calls.copied_out += record[5]
-                            block, call.block, call.keep = call.block, None, None
-                            if block is not None:
-                                self._packer.give(block)
-                        calls.unsettled = None
-                else:
-                    self.sleep(self._timeout_ms(call))
-                    self._strategy.slept()
+                        self.sleep(self._timeout_ms(call))
+                        self._strategy.slept()
+                    if call.answer is None:
+                        self._read_for(call)
+        except ProtocolError as error:
+            self.broken(error)
         finally:
             try:
                 if holder.get(0) is call:
@@ -74,23 +79,19 @@ class Waiting(Reading):
                 # Ctrl-C in this very moment: nobody must wait for ever for a reader that is none.
                 role.drop(call)
                 raise
-        if call.answer is None:
+        # Of a call that has failed meanwhile, an answer is not to be trusted: its block may have been given to another.
+        if call.answer is None or call.failure is not None:
             self._wait_on(call)
 
     def _wait_on(self, call: Call) -> None:
-        """`wait`, however long that may be, and whoever reads."""
-        role, consumer, ready = self.role, self.channel.consumer, self._strategy.ready
+        """`wait`, where others read too."""
+        role = self.role
         while call.answer is None and call.failure is None:
             try:
                 if role.take(call):
                     if self.calls.unsettled is not None:
                         self._finish_delivery()
-                    while call.answer is None and call.failure is None:
-                        if ready(consumer.words, consumer.tail_at, consumer.head, False, call.deadline):
-                            self._deliver()
-                        else:
-                            self.sleep(self._timeout_ms(call))
-                            self._strategy.slept()
+                    self._read_for(call)
                 else:
                     self._follow(call)
             finally:
@@ -101,6 +102,16 @@ class Waiting(Reading):
                     raise
         if call.failure is not None:
             raise call.failure
+
+    def _read_for(self, call: Call) -> None:
+        """Read until `call` has an answer or a failure. For the holder of the reader's role."""
+        consumer, ready = self.channel.consumer, self._strategy.ready
+        while call.answer is None and call.failure is None:
+            if ready(consumer.words, consumer.tail_at, consumer.head, False, call.deadline):
+                self._deliver()
+            else:
+                self.sleep(self._timeout_ms(call))
+                self._strategy.slept()
 
     def attend(self, call: Call, until: float | None) -> bool:
         """`wait` in a thread that may go before: False if `until` (by `time.monotonic`) has passed. Raises nothing that the call ends with.
