@@ -176,20 +176,25 @@ class Doorbell:
 
 
 class Spin:
-    """When latency matters more than CPU: looks for a millisecond before it sleeps, at a core's full expense."""
+    """When latency matters more than CPU: looks for a millisecond before it sleeps, at a core's full expense.
 
-    def ready(self, words, at, head, woke_peer, until=None):
+    It gives way between looks, which costs nothing where nobody else wants the core. Where both sides were put on one, which a scheduler may
+    do with the one that is woken, the one that looks would otherwise keep the other from answering for a whole time slice.
+    """
+
+    def ready(self, words, at, head, woke_peer, until=None, now=time.monotonic_ns, give_way=os.sched_yield):
         """Look for a record past `head`; True if it came. After False the side sleeps, or looks elsewhere, and asks again.
 
         `woke_peer` says that this side just had to wake the other one; `until`, by `time.monotonic`, is when it has no more use for a record.
         """
-        end = time.monotonic_ns() + 1_000_000
+        end = now() + 1_000_000
         if until is not None:
             end = min(end, until * 1e9)
-        while time.monotonic_ns() < end:
+        while now() < end:
             for _ in _LOOKS:
                 if words[at] != head:
                     return True
+            give_way()
         return words[at] != head
 
     def slept(self):

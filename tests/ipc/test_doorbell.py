@@ -364,12 +364,12 @@ class Words:
 
     def __init__(self, arrives):
         self.looks = 0
-        self._arrives = arrives
+        self.arrives = arrives
 
     def __getitem__(self, at):
         assert at == WORKER.tail
         self.looks += 1
-        return int(self.looks > self._arrives)
+        return int(self.looks > self.arrives)
 
 
 NEVER = 10**12
@@ -553,6 +553,17 @@ def test_who_spins_looks_no_longer_than_until_a_deadline():
     assert not wait(Spin(), Words(NEVER), until=0)[0]
     assert wait(Spin(), Words(0), until=0)[0], "the record was there"
     assert wait(Spin(), Words(20), until=time.monotonic() + 3600)[0]
+
+
+@pytest.mark.parametrize("make", [Spin, CALLS, ANSWERS], ids=["spin", "calls", "answers"])
+def test_who_looks_gives_way_to_the_other_side_which_may_be_on_the_same_core(make):
+    words = Words(NEVER)
+
+    def give_way():
+        words.arrives = words.looks  # now the other side has the core, and answers
+
+    assert make().ready(words, WORKER.tail, 0, False, None, Clock(), give_way)
+    assert words.looks == words.arrives + 1
 
 
 def test_a_sleeper_is_told_when_the_other_side_rang(bells):
