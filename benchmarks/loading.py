@@ -23,7 +23,7 @@ import opexec
 from benchmarks.frameworks.comparing import written
 from benchmarks.frameworks.environments import FRAMEWORKS
 from benchmarks.latency import positive
-from opexec.ipc.doorbell import usable_cores
+from opexec.ipc.strategies import usable_cores
 
 TEN = (
     *("tensorflow-1.15", "tensorflow-2.4", "tensorflow-2.21", "torch-1.4", "torch-2.13", "jax"),

@@ -2,11 +2,10 @@
 
 The rooms (docs/design.md lists all of them):
 
-- `model` and its two kinds, `isolated` and `inprocess`, are what a user calls; `batching` joins calls.
+- `model` and its two kinds, `isolated` and `inprocess`, are what a user calls; `calling` is one call, `batching` joins several.
 - `loading` makes models, `supervisor` many of them together; `package`, `packages` and `packagers` read and write those that travel as one file.
 - `environment` and `environments` find and build interpreters; `machine` knows what there is to run on.
-- `worker` starts and ends one process, within `limits` and a `sandbox`; `connection` calls it; `supervision` replaces it; `sharing` lets other
-  programs call it.
+- `processes` starts and ends one process, within limits; `connection` calls it; `supervision` replaces it; `sharing` lets other programs call it.
 - `metrics`, `bench` and `comparison` tell how models do; `dropin` and `neuropod` are other libraries' faces; `cli` is the command.
 - `workers` runs in the foreign interpreter, `ipc` on both sides.
 """
@@ -29,9 +28,9 @@ from .errors import (
     WorkerDied,
 )
 from .ipc import VERSION as __version__
-from .loading import load
+from .loading.load import load
 from .model import BatchStats, Model, ModelStats, WorkerInfo
-from .sandbox import Sandbox
+from .processes.sandbox import Sandbox
 from .sharing.client import attach
 from .spec import TensorSpec
 from .supervision.policies import RestartPolicy

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from .array_kinds import ArrayKind, kind_of
-from .arrays import to_numpy
+from .calling.array_kinds import ArrayKind, kind_of
+from .calling.arrays import to_numpy
+from .calling.signature import check_names, check_texts, signatures, split
+from .calling.steps import deadline_in, time_left
 from .errors import ModelClosed, ModelError, OpexecError
 from .ipc.wire import is_text
 from .metrics.errors import ErrorCounts
 from .model import Model, ModelStats, WorkerInfo, subset
-from .signature import check_names, check_texts, signatures, split
 from .spec import TensorSpec, bind_inputs, bind_outputs
-from .steps import deadline_in, time_left
 from .workers.failure import describe
 from .workers.platforms import Platform
 from .workers.structure import Structure, flatten, unflatten

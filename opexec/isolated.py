@@ -14,28 +14,28 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from . import asynchronous
-from .array_kinds import ArrayKind
-from .calls import Again, Call
+from .calling import asynchronous
+from .calling.array_kinds import ArrayKind
+from .calling.futures import Submission
+from .calling.input_memory import InputMemory
+from .calling.signature import split
+from .calling.steps import CallSteps, deadline_in, time_left
+from .connection.calls import Again, Call
+from .connection.timing import CallTimes, Sampler, now
 from .errors import OpexecError, OutOfSharedMemory
-from .futures import Submission
-from .input_memory import InputMemory
 from .ipc import wire
 from .ipc.arena import NoRoom
-from .launch import Launch
+from .loading.launch import Launch
+from .loading.request import Specs
 from .memory import SharedMemory
 from .metrics.errors import ErrorCounts, counted
 from .metrics.latency import Latency
 from .model import Model, ModelStats, WorkerInfo, subset
-from .request import Specs
-from .signature import split
-from .steps import CallSteps, deadline_in, time_left
 from .supervision import swapping
 from .supervision.admission import Admission
 from .supervision.link import Link
 from .supervision.policies import Supervision
 from .supervision.replicas import Replicas
-from .timing import CallTimes, Sampler, now
 
 if TYPE_CHECKING:
     from .batching.policy import BatchPolicy

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import caches
 from .errors import PackageError
+from .files import caches
 from .packages.config import parse_spec
 from .packages.json import Reader, parse_json, to_json
 from .problem_data import Case, check_case, make_case, read_arrays, read_case, write_cases

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, caches
+from .calling import arrays
 from .errors import BuildError, PackageError, SpecError
+from .files import caches
 from .ipc import wire
 from .packages.json import Reader
 from .packages.names import problem_of

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from .environments.build_progress import print_line, reporting
 from .errors import LoadError, OpexecError
-from .ipc.doorbell import usable_cores
-from .launch import Report
-from .loading import open_model
+from .ipc.strategies import usable_cores
+from .loading.launch import Report
+from .loading.load import open_model
+from .loading.request import Request
 from .metrics import MetricsServer, serve
 from .model import Model, WorkerInfo
-from .request import Request
 from .threads import side_by_side
 
 if TYPE_CHECKING:

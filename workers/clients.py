@@ -14,16 +14,14 @@ import select
 import time
 
 from opexec.ipc.channel import close_all
-from opexec.ipc.doorbell import Block
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.segment import PAGE, Segment
+from opexec.ipc.strategies import SPIN_EXPECTING_NS, SPIN_NS, Block
 from opexec.workers.client import Client
 from opexec.workers.loop import turn_away
 
 _IDLE_MS = 10_000
 _FULL_MS = 10  # a client that leaves its answers in the ring is looked at again this often
-_SPIN_NS = 50_000
-_SPIN_EXPECTING_NS = 400_000
 #: For how long calls of clients are still begun after the caller has left, in seconds.
 _FINISH_S = 0.5
 
@@ -100,12 +98,12 @@ class Clients:
         return None
 
     def _look(self, expecting):
-        """Look for records for a moment, as `doorbell.Adaptive` does on one channel; True if one came."""
+        """Look for records for a moment, as `strategies.Adaptive` does on one channel; True if one came."""
         servers = [self.host] + [client.guest for client in self.clients.values() if client.listens()]
         if all(isinstance(server.wait, Block) for server in servers):
             return False
         consumers = [server.channel.consumer for server in servers]
-        end = time.perf_counter_ns() + (_SPIN_EXPECTING_NS if expecting else _SPIN_NS)
+        end = time.perf_counter_ns() + (SPIN_EXPECTING_NS if expecting else SPIN_NS)
         while True:
             for consumer in consumers:
                 if consumer.words[consumer.tail_at] != consumer.head:

@@ -1,7 +1,7 @@
 """A worker never outlives its caller.
 
 What ends the worker and all its children, whatever killed the caller and whoever holds the GIL, is in the caller's hands
-(`opexec.lifeline`). Here is the worker's part: it covers the moment before the caller has tied that knot, and a caller whose end of it
+(`opexec.processes.lifeline`). Here is the worker's part: it covers the moment before the caller has tied that knot, and a caller whose end of it
 was copied into another process by a fork that Python did not see. Loaded by path before anything else of opexec.
 """
 

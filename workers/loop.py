@@ -17,11 +17,11 @@ from opexec.ipc import PROTOCOL, wire
 from opexec.ipc.arena import Arena, NoRoom
 from opexec.ipc.channel import Channel, attach_announced, close_all
 from opexec.ipc.control import Control
-from opexec.ipc.doorbell import Block, strategy
 from opexec.ipc.faults import PeerGone, ProtocolError
 from opexec.ipc.packer import Packer
 from opexec.ipc.ring import CALLER, WORKER, check_header
 from opexec.ipc.segment import Segment
+from opexec.ipc.strategies import Block, strategy
 from opexec.workers import keeper as keepers
 from opexec.workers import platforms
 from opexec.workers.failure import describe

@@ -7,8 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from opexec import BuildError, caches
+from opexec import BuildError
 from opexec.environments import build_progress, installer
+from opexec.files import caches
 
 REQUIREMENTS = Path(__file__).with_name("model-requirements.txt")
 INSIDE = Path("rapidocr_onnxruntime", "models", "ch_PP-OCRv3_rec_infer.onnx")

@@ -22,12 +22,12 @@ from opexec import Model
 from opexec.connection import Connection
 from opexec.errors import ModelClosed
 from opexec.ipc.control import Control
-from opexec.ipc.doorbell import Adaptive
 from opexec.ipc.packer import Packer
 from opexec.ipc.ring import Producer
+from opexec.ipc.strategies import Adaptive
 from opexec.isolated import IsolatedModel
+from opexec.processes.worker import WorkerProcess
 from opexec.supervision.link import Link
-from opexec.worker import WorkerProcess
 from opexec.workers.loop import Server
 
 STEPS = (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..array_kinds import ArrayKind
-from ..calls import Call
-from ..futures import Submission, end_cancelled
+from ..calling.array_kinds import ArrayKind
+from ..calling.futures import Submission, end_cancelled
+from ..connection.calls import Call
 from ..supervision.link import Link
 from .room import Room
 from .seam import Tensors, at

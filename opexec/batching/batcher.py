@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..connection.timing import now
 from ..errors import CallTimeout, ModelClosed
 from ..model import BatchStats
 from ..supervision import watcher
-from ..timing import now
 from .alarm import Alarm
 from .alone import Alone
 from .batch import Batch, JoinedCall

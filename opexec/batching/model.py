@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from ..array_kinds import ArrayKind, kind_of
-from ..arrays import to_numpy
+from ..calling.array_kinds import ArrayKind, kind_of
+from ..calling.arrays import to_numpy
+from ..calling.signature import split
+from ..calling.steps import deadline_in, time_left
+from ..connection.timing import now
 from ..errors import ModelClosed
 from ..isolated import IsolatedModel
 from ..metrics.errors import ErrorCounts, counted
 from ..metrics.latency import Latency
 from ..model import Model, ModelStats, WorkerInfo, subset
 from ..sharing.shared import Share
-from ..signature import split
-from ..steps import deadline_in, time_left
 from ..supervision.admission import Admission, Seat
 from ..supervision.policies import Supervision
 from ..threads import aside
-from ..timing import now
 from .batch import JoinedCall, Part
 from .batcher import Batcher
 from .policy import BatchPolicy

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..calling.signature import check_names, check_texts, signatures
 from ..errors import SpecError
 from ..ipc.wire import is_text
-from ..signature import check_names, check_texts, signatures
 from ..spec import TensorSpec, bind_inputs
 
 _SIGNATURES_KEPT = 4096

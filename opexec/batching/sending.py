@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..connection.timing import now
 from ..errors import ModelError
-from ..timing import now
 from .batch import Answered, Batch, JoinedCall, JointCall
 from .failures import done_with, own
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..timing import CallTimes
+from ..connection.timing import CallTimes
 
 
 @dataclass(frozen=True)

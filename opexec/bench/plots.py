@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import pictures, whole_files
+from .. import pictures
+from ..files import whole_files
 from ..pictures import BLUE, COLORS, GREY, PALE, RED, note, scale_of_times, title
 from . import words
 from .breakdown import STEPS

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import whole_files
+from ..connection.timing import CallTimes
 from ..errors import OpexecError
-from ..timing import CallTimes
+from ..files import whole_files
 from .breakdown import Breakdown
 from .statistics import Latency, Ratio, paired
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..connection.timing import CallTimes
 from ..ipc import VERSION
 from ..isolated import IsolatedModel
 from ..model import Model
 from ..spec import TensorSpec
-from ..timing import CallTimes
 from . import costs, loops
 from .inputs import InputsAsked
 from .machine import machine_facts, pace

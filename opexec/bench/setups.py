@@ -44,7 +44,7 @@ class Setup:
         return None if env is None else str(env)
 
     def open(self) -> Model:
-        from ..loading import load  # only here: reports are read and compared without it
+        from ..loading.load import load  # only here: reports are read and compared without it
 
         return load(**self.arguments) if self.opener is None else self.opener(self.arguments)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..connection.timing import CallTimes
 from ..errors import OpexecError
 from ..model import Model
-from ..timing import CallTimes
 from . import costs, loops
 from .report import Start
 from .setups import Variant

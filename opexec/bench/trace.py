@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..timing import CallTimes
+from ..connection.timing import CallTimes
 from .breakdown import STEPS
 from .report import Report
 

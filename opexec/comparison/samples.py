@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OpexecError, SpecError
-from ..input_files import with_own_dtype
+from ..files.input_files import with_own_dtype
 from ..problem import Problem
 from ..spec import TensorSpec, bind_inputs, bind_outputs
 

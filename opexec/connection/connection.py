@@ -12,23 +12,23 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from .. import leaving
-from ..calls import Call, InFlight
 from ..errors import CallTimeout, OpexecError
 from ..ipc import PROTOCOL, faults, wire
 from ..ipc.channel import Channel, time_left
 from ..ipc.control import under
-from ..ipc.doorbell import Block, strategy
 from ..ipc.packer import Block as PackedBlock
 from ..ipc.packer import Packer
 from ..ipc.plan import Plan
 from ..ipc.ring import CALLER, CHANNEL_BYTES, WORKER, write_header
+from ..ipc.strategies import Block, strategy
 from ..memory import SharedMemory
-from ..output_memory import OutputMemory
-from ..reader_role import ReaderRole
-from ..timing import now
-from ..worker import WorkerProcess
+from ..processes import leaving
+from ..processes.worker import WorkerProcess
+from .calls import Call, InFlight
 from .ending import connections
+from .output_memory import OutputMemory
+from .reader_role import ReaderRole
+from .timing import now
 from .waiting import Waiting
 
 #: How long, in seconds, a worker's control socket may take no message from `let_in`.

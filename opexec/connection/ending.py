@@ -9,14 +9,14 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from .. import leaving
-from ..calls import Call, InFlight
 from ..errors import OpexecError, ProtocolError
 from ..ipc import wire
 from ..ipc.channel import Channel
-from ..output_memory import OutputMemory
-from ..reader_role import ReaderRole
-from ..worker import WorkerProcess
+from ..processes import leaving
+from ..processes.worker import WorkerProcess
+from .calls import Call, InFlight
+from .output_memory import OutputMemory
+from .reader_role import ReaderRole
 
 #: All there are, for this process's end and for its forked copies.
 connections: weakref.WeakSet[Ending] = weakref.WeakSet()

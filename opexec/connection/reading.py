@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .. import leaving
-from ..calls import Call
 from ..errors import ModelError, OpexecError, OutOfSharedMemory
 from ..ipc import faults, wire
 from ..ipc.channel import close_all
+from ..processes import leaving
+from .calls import Call
 from .ending import Ending
 
 #: What a worker says of an exception.

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 
-from ..calls import Call
 from ..errors import CallTimeout
 from ..ipc import wire
-from ..ipc.doorbell import Adaptive, Block, Spin
 from ..ipc.faults import ProtocolError
 from ..ipc.packer import Packer
+from ..ipc.strategies import Adaptive, Block, Spin
+from .calls import Call
 from .reading import Reading
 
 #: A sleeping reader looks again this often, in milliseconds, though nothing should make it.

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import caches
 from ..errors import BuildError
+from ..files import caches
 from . import installer
 from .build_progress import UvLog, counted, readable_size
 from .installer import Uv, UvFailed

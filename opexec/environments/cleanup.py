@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from .. import caches
 from ..errors import BuildError
+from ..files import caches
 from ..workers import keeper
 from . import store as environment_store
 from .store import Stored

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import caches
 from ..errors import BuildError
+from ..files import caches
 from . import build as environment_build
 from .interpreters import probe
 

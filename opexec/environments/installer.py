@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlsplit
 
-from .. import caches
 from ..errors import BuildError
+from ..files import caches
 from . import pip_config
 
 # Variables that decide which versions are chosen, and from where. They are part of an environment's key.

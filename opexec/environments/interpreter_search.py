@@ -19,8 +19,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from .. import caches
 from ..errors import BuildError
+from ..files import caches
 from . import installer
 from .build_progress import UvLog
 from .interpreters import OLDEST, Interpreter, is_script, numbers_of, probe, target_of

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import caches
 from ..errors import BuildError
+from ..files import caches
 
 OLDEST = (3, 7)  # of the interpreters that a worker can run in
 

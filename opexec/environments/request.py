@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import caches
 from ..errors import BuildError
+from ..files import caches
 from . import build as environment_build
 from . import installer, interpreter_search, version_choice
 from .installer import Uv, UvFailed

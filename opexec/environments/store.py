@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import caches
 from ..environment import Environment
 from ..errors import BuildError
+from ..files import caches
 from . import build as environment_build
 from . import installer
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import caches
 from ..environments import interpreter_search
 from ..environments.interpreters import OLDEST, Interpreter
 from ..errors import BuildError
+from ..files import caches
 from ..ipc import VERSION
 from ..sizes import text as size
 from . import facts as machine

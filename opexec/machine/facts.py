@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from .. import caches
 from ..errors import LoadError
+from ..files import caches
 from ..packages import cleanup as package_cleanup
 from . import control_groups, devices
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..timing import Sampler
+from ..connection.timing import Sampler
 
 #: What is timed of a call, in the order in which it happens; the sum of all is ``"total"``.
 STAGES = ("copy_in", "wake_up", "bind", "model", "copy_out", "reply", "arrays", "total")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OpexecError, SpecError
-from ..loading import load
+from ..loading.load import load
 from ..machine.devices import VISIBLE
 from ..model import Model
 from ..package import Package, read

@@ -10,13 +10,13 @@ from typing import Any
 
 from ..environment import Environment
 from ..errors import OpexecError
-from ..loading import load
+from ..loading.load import load
+from ..loading.request import Request
 from ..package import OPS, REQUIREMENTS_LOCK, TEST_DATA, Package
 from ..packages.config import PackageConfig
 from ..packages.draft import Draft
 from ..packages.environment import PackageEnvironment, parse_environment
 from ..packages.test_data import check_answers, write_test_data
-from ..request import Request
 from ..spec import TensorSpec, parse_specs
 
 _Path = str | os.PathLike[str]

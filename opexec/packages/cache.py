@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import caches
 from ..errors import BuildError, PackageError
+from ..files import caches
 from .files import CHUNK, Files, Limits, ZipFiles, open_files, read
 from .manifest import NAME as MANIFEST
 from .manifest import compare, hash_files, parse_manifest

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import caches
 from ..errors import BuildError
+from ..files import caches
 from . import cache
 
 #: One that was asked for so recently stays: a program may be about to start its worker.

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .. import caches
 from ..errors import PackageError
+from ..files import caches
 from ..package import CONFIG, DATA, PLATFORM_CONFIG, Package, read
 from .cache import SETTLED_NS
 from .config import PackageConfig

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from ..environment import Environment
 from ..environments import store as environment_store
 from ..errors import BuildError, FrameworkNotFound, PackageError
+from ..loading.request import Place
 from ..package import CONFIG, Package
-from ..request import Place
 from . import framework_versions
 from .framework_versions import Installed
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import loading
 from ..errors import PackageError
+from ..loading import load as loading
 from ..model import Model
 from ..package import TEST_DATA, Package
 from ..problem_data import compare_outputs

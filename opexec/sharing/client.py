@@ -13,11 +13,11 @@ from ..batching.policy import BatchPolicy
 from ..errors import CallTimeout, LoadError, OpexecError, WorkerDied
 from ..ipc.control import Control
 from ..isolated import IsolatedModel
-from ..launch import Launch, merged
+from ..loading.launch import Launch, merged
+from ..loading.request import Specs, check_timeout, check_wait
 from ..memory import parse_size
-from ..request import Specs, check_timeout, check_wait
+from ..processes.worker import WorkerProcess
 from ..supervision.policies import RestartPolicy, Supervision
-from ..worker import WorkerProcess
 from .attached import AttachedProcess, NotLetIn, refusal
 from .visit import Visit
 

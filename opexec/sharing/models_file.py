@@ -23,8 +23,8 @@ from typing import Any
 from ..batching.policy import BatchPolicy
 from ..environment import Environment
 from ..errors import OpexecError
-from ..loading import load
-from ..request import Request
+from ..loading.load import load
+from ..loading.request import Request
 from . import places
 
 if sys.version_info >= (3, 11):

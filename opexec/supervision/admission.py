@@ -10,8 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ..connection.timing import now
 from ..errors import CallTimeout, OpexecError, Overloaded
-from ..timing import now
 
 _LOOK_AGAIN_S = 1.0
 

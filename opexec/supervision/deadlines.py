@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import weakref
 
-from ..calls import Call
+from ..connection.calls import Call
 from ..ipc import wire
 from . import watcher
 from .link import Link

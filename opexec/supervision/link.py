@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..collector import Collector
 from ..connection import Connection
+from ..connection.collector import Collector
+from ..connection.loop_reader import LoopReader
 from ..errors import OpexecError
-from ..loop_reader import LoopReader
+from ..loading.request import Specs
 from ..machine.process_memory import private_memory
-from ..request import Specs
 from .watcher import Watch
 
 

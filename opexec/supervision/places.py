@@ -13,13 +13,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 
-from ..calls import Call
+from ..connection.calls import Call
 from ..errors import ModelClosed, OpexecError
 from ..ipc.packer import Packer
-from ..launch import Launch
+from ..loading.launch import Launch
+from ..loading.request import Specs
 from ..memory import SharedMemory
 from ..model import WorkerInfo
-from ..request import Specs
 from . import watcher
 from .link import Link
 from .policies import Supervision

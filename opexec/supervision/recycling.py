@@ -6,7 +6,7 @@ import logging
 import time
 import weakref
 
-from ..launch import Launch
+from ..loading.launch import Launch
 from ..machine.process_memory import private_memory
 from . import watcher
 from .link import Link

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import OpexecError, WorkerDied
-from ..launch import Launch
-from ..request import Specs
+from ..loading.launch import Launch
+from ..loading.request import Specs
 from .link import Link
 from .places import Places
 from .replica import Replica, tell

@@ -12,10 +12,10 @@ from ..connection import Connection
 from ..errors import LoadError, OpexecError
 from ..ipc import faults
 from ..ipc.packer import Packer
-from ..launch import Launch
+from ..loading.launch import Launch
 from ..memory import SharedMemory
 from ..model import WorkerInfo
-from ..worker import WorkerProcess
+from ..processes.worker import WorkerProcess
 from .link import Link
 from .policies import Crashes, RestartPolicy
 from .watcher import Watch

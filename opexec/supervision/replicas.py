@@ -13,13 +13,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from ..calls import Call
+from ..connection.calls import Call
 from ..errors import ModelClosed, OpexecError
 from ..ipc.packer import Packer
-from ..launch import Launch
+from ..loading.launch import Launch
+from ..loading.request import Specs
 from ..memory import SharedMemory
 from ..model import WorkerInfo
-from ..request import Specs
 from ..threads import side_by_side
 from . import deadlines
 from .link import Link

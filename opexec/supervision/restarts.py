@@ -9,8 +9,8 @@ import time
 import weakref
 from collections.abc import Callable
 
-from .. import leaving
 from ..errors import OpexecError, WorkerDied
+from ..processes import leaving
 from . import watcher
 from .link import Link
 from .places import Places

@@ -16,8 +16,8 @@ import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .. import leaving
 from ..errors import CallTimeout, OpexecError
+from ..processes import leaving
 from . import watcher
 
 #: A thread that waits looks again this often, in seconds, so that a signal reaches Python's handlers.

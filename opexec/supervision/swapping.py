@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import SpecError
-from ..launch import Launch
-from ..request import Request, Specs
+from ..loading.launch import Launch
+from ..loading.request import Request, Specs
 from ..spec import InputSpecs, TensorSpec
 
 #: Arguments of `load` that belong to the other model.

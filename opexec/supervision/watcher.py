@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from .. import leaving
+from ..processes import leaving
 
 Action = Callable[[], object]
 

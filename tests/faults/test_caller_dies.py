@@ -30,7 +30,7 @@ ENDS = {
 CALLER = """
 import ctypes, os, signal, sys, threading, time
 import numpy as np
-import opexec, opexec.worker
+import opexec, opexec.processes.worker
 from opexec.connection import Connection
 from opexec.ipc import ring
 from opexec.ipc.doorbell import Doorbell
@@ -43,7 +43,7 @@ def end():
 def told():
     sys.stdin.readline()
     # Before the caller has taken hold of it, only a worker that runs opexec's code leaves by itself.
-    while stage == "before the handshake" and not list(opexec.worker._workers):
+    while stage == "before the handshake" and not list(opexec.processes.worker._workers):
         time.sleep(0.001)
     end()
 

@@ -109,7 +109,8 @@ FULL = """
 import os, resource, sys
 from pathlib import Path
 import opexec
-from opexec import caches, overlay
+from opexec.environments import overlay
+from opexec.files import caches
 from opexec.environments.interpreters import probe
 
 full = True
@@ -138,7 +139,7 @@ with opexec.load(sys.argv[1]) as model:
 NO_ROOM_FOR_A_FILE = """
 import resource, sys
 import opexec
-from opexec import caches
+from opexec.files import caches
 from opexec.environments.interpreters import probe
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
@@ -167,7 +168,7 @@ def test_a_worker_starts_though_its_bytecode_cannot_be_kept(tmp_path: Path) -> N
 import sys
 from pathlib import Path
 import numpy as np, opexec
-from opexec import caches
+from opexec.files import caches
 folder = caches.folder
 caches.folder = lambda *parts: Path("/proc/self/fdinfo") if parts == ("bytecode",) else folder(*parts)
 with opexec.load(sys.argv[1]) as model:
@@ -224,7 +225,7 @@ WALL_CLOCK = (
         "opexec/packages/",
         "opexec/supervision/",
     ),
-    *("opexec/caches.py", "opexec/sizes.py"),
+    *("opexec/files/caches.py", "opexec/sizes.py"),
 )
 
 
@@ -245,5 +246,5 @@ def test_only_what_reads_the_times_of_files_knows_the_time_of_day() -> None:
         for path in (REPOSITORY / room).rglob("*.py")
         if asks_for_the_time_of_day(path)
     }
-    assert "opexec/caches.py" in found
+    assert "opexec/files/caches.py" in found
     assert sorted(path for path in found if not path.startswith(WALL_CLOCK)) == []

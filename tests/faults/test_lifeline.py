@@ -15,7 +15,7 @@ import pytest
 
 from opexec import BuildError, Environment
 from opexec.environments.interpreter_search import find
-from opexec.lifeline import Lifeline
+from opexec.processes.lifeline import Lifeline
 from tests.absent import absent
 
 # What a model does while it is being loaded: it starts children, says which processes there are, and goes on as BUSY says.

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from opexec import logs
-from opexec.logs import WorkerLogs
+from opexec.processes import logs
+from opexec.processes.logs import WorkerLogs
 from opexec.supervision import watcher
 
 PATIENCE = 60.0

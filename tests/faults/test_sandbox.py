@@ -20,7 +20,7 @@ import pytest
 
 import opexec
 from opexec import LoadError, Model, ModelError, Sandbox, WorkerDied
-from opexec import sandbox as sandboxes
+from opexec.processes import sandbox as sandboxes
 from tests import loaded
 from tests.absent import absent
 from tests.faults.test_limits import MODELS, REPOSITORY, source, value

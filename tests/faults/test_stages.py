@@ -21,7 +21,7 @@ import pytest
 
 import opexec
 from opexec import CallTimeout, LoadError, Model, ModelError, RestartPolicy, WorkerDied
-from opexec.worker import WorkerProcess
+from opexec.processes.worker import WorkerProcess
 from tests.faults.test_many_loads import held
 from tests.loaded import in_thread
 

@@ -13,10 +13,10 @@ import pytest
 
 import opexec
 from opexec import RestartPolicy, WorkerDied
-from opexec.calls import Call
 from opexec.connection import Connection
+from opexec.connection.calls import Call
+from opexec.processes.worker import WorkerProcess
 from opexec.supervision.policies import Crashes
-from opexec.worker import WorkerProcess
 from tests.attaching import no_idle_clients, runtime
 from tests.loaded import source
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import opexec
-from opexec import LoadError, WorkerDied, stack
-from opexec.worker import WorkerProcess
+from opexec import LoadError, WorkerDied
+from opexec.processes import stack
+from opexec.processes.worker import WorkerProcess
 from tests.models import Gate
 
 MODELS = Path(__file__).with_name("hanging_models.py")

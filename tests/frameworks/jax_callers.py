@@ -14,7 +14,7 @@ import pytest
 
 import opexec
 from opexec import Model, SpecError
-from opexec.arrays import kind_of, snapshot, to_numpy
+from opexec.calling.arrays import kind_of, snapshot, to_numpy
 from tests.loaded import source
 
 NARROW = "bool uint8 int8 uint16 int16 uint32 int32 float16 float32 complex64 bfloat16 float8_e4m3fn float8_e5m2".split()

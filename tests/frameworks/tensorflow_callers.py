@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import opexec
 from opexec import Model, SpecError, TensorSpec
-from opexec.arrays import kind_of, snapshot, to_numpy
+from opexec.calling.arrays import kind_of, snapshot, to_numpy
 from tests.loaded import source
 
 EXACT = "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64 complex64 complex128".split()

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import opexec
-from opexec.formats import recognise
+from opexec.loading.formats import recognise
 from tests.frameworks.environments import built
 from tests.frameworks.groups import GROUPS, Group
 from tests.frameworks.subject import affine, rows

@@ -60,7 +60,7 @@ def test_words_and_slots_lie_where_the_text_says():
 
 def test_every_message_is_in_the_text():
     said = set()
-    for room in ("ipc", "workers", "opexec", os.path.join("opexec", "connection")):
+    for room in ("ipc", "workers", *(os.path.join("opexec", one) for one in ("connection", "processes"))):
         for path in glob.glob(os.path.join(ROOT, room, "*.py")):
             with open(path, encoding="utf-8") as file:
                 said.update(re.findall(r'"type": "(\w+)"', file.read()))

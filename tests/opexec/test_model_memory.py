@@ -14,10 +14,10 @@ import pytest
 
 import opexec
 from opexec import Model, OutOfSharedMemory
+from opexec.connection.output_memory import OutputMemory
 from opexec.ipc.faults import PeerGone
 from opexec.ipc.segment import Segment
 from opexec.memory import SharedMemory
-from opexec.output_memory import OutputMemory
 from tests.loaded import PYTHONS, interpreter, source
 
 MIB = 1 << 20

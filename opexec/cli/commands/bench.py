@@ -159,9 +159,9 @@ def command(ctx: click.Context, model: tuple[str, ...], traceback: bool, as_json
     anew: what disturbs the machine disturbs all alike. Intervals are of 95 %. Inputs are made from the models' specs unless
     they are given. The exit status is 1 if a model failed.
     """
-    from ... import whole_files
     from ...bench import comparing, plots, running, trace, words
     from ...bench.report import finite, read
+    from ...files import whole_files
 
     if asked["fail_if_slower"] is not None and asked["compare"] is None:
         raise click.UsageError("--fail-if-slower needs --compare, with the report to compare with")
@@ -244,7 +244,7 @@ def _understood(model: Sequence[str], asked: dict[str, Any]) -> tuple[list[Varia
 
 
 def _input(spec: Any, text: str, name: str) -> Any:
-    from ...input_files import value_of
+    from ...files.input_files import value_of
 
     return value_of(text, spec, name)
 

@@ -122,7 +122,7 @@ def _make(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from ... import whole_files
+    from ...files import whole_files
 
     whole_files.write_text(path, text)
 

@@ -62,7 +62,8 @@ def command(model: str, loads: bool, traceback: bool, as_json: bool, **how: Any)
 
 def _is_package(path: str, limits: Limits | None) -> bool:
     """Whether to read it as a package: so it says, or else nothing but a package would be a zip or a folder like this."""
-    from ... import formats, package
+    from ... import package
+    from ...loading import formats
 
     if not os.path.exists(path):
         return False
@@ -116,7 +117,7 @@ def _manifest(found: Package) -> dict[str, Any]:
 
 
 def _file(model: str, asked: dict[str, Any]) -> dict[str, Any]:
-    from ... import formats, source
+    from ...loading import formats, source
 
     parsed = source.parse(model, asked.get("platform"))
     told: dict[str, Any] = {"kind": "model", "path": parsed.target, "platform": parsed.platform}

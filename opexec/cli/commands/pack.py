@@ -132,9 +132,10 @@ def _create(
     environment: dict[str, Any] | None,
     **common: Any,
 ) -> Package:
-    from ... import packagers, source
+    from ... import packagers
     from ...comparison.python_files import find_problem
     from ...errors import OpexecError
+    from ...loading import source
 
     platform = source.parse(path, limits=limits).platform
     if platform not in _PACKAGERS:

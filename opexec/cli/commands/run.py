@@ -66,7 +66,7 @@ def command(
 
     Numbers, lists and texts become arrays of the dtypes in the model's spec.
     """
-    from ... import output_file
+    from ...files import output_file
 
     given = models.pairs(inputs, "--input", "NAME=VALUE")
     (asked,) = models.arguments([model], **how)
@@ -96,7 +96,7 @@ def command(
 
 
 def _read(model: Model, given: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
-    from ... import input_files
+    from ...files import input_files
 
     specs = {spec.name: spec for spec in model.inputs or ()}
     return {name: input_files.value_of(text, specs.get(name), name) for name, text in given.items()}

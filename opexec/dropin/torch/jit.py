@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from opexec.arrays import kind_of
+from opexec.calling.arrays import kind_of
 
 from ..face import Face
 from ..face import load as load_model

@@ -9,7 +9,7 @@ import numpy as np
 
 from opexec.bench.report import Costs, Report, Result, Round, Settings, Start
 from opexec.bench.statistics import Latency
-from opexec.timing import CallTimes
+from opexec.connection.timing import CallTimes
 
 MACHINE: dict[str, Any] = {
     "cpu": "A Processor <of> 2 & more",

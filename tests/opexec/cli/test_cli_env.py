@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import opexec as library
-from opexec import Environment, caches
+from opexec import Environment
 from opexec.environments import cleanup as environment_cleanup
 from opexec.environments import store as environment_store
 from opexec.environments.interpreters import Interpreter
+from opexec.files import caches
 from tests import shelves
 from tests.command import REPOSITORY, on_terminal, opexec, opexec_here
 from tests.shelves import index, minor, quiet, versions, wheel

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
 
-from opexec import OpexecError, TensorSpec, input_files, output_file
+from opexec import OpexecError, TensorSpec
+from opexec.files import input_files, output_file
 from tests.command import opexec, opexec_here
 from tests.loaded import source
 

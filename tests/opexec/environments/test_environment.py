@@ -26,10 +26,10 @@ from pathlib import Path
 
 import pytest
 
-from opexec import caches
 from opexec.environment import Environment
 from opexec.environments import interpreter_search
 from opexec.errors import BuildError
+from opexec.files import caches
 from tests import shelves
 from tests.absent import absent
 from tests.shelves import home_of, index, quiet, versions, wheel

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from opexec import caches
 from opexec.environment import Environment
 from opexec.environments import build as environment_build
 from opexec.environments import interpreter_search
 from opexec.environments.interpreters import Interpreter
 from opexec.environments.version_choice import Chosen
 from opexec.errors import BuildError
+from opexec.files import caches
 from tests import absent as machine
 from tests import shelves
 from tests.shelves import Served, home_of, index, minor, quiet, versions, wheel

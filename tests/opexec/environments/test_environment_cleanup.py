@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from opexec import caches
 from opexec.environments import cleanup as environment_cleanup
 from opexec.environments import store as environment_store
 from opexec.errors import BuildError
+from opexec.files import caches
 
 MIB = 1 << 20
 DAY = datetime.timedelta(days=1)

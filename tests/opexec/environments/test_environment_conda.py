@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from opexec import caches
 from opexec.environment import Environment
 from opexec.errors import BuildError
+from opexec.files import caches
 from tests.shelves import home_of, quiet
 
 FILE = """

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from opexec import caches
 from opexec.environment import Environment
 from opexec.environments import cleanup as environment_cleanup
 from opexec.environments import store as environment_store
 from opexec.errors import BuildError
+from opexec.files import caches
 from tests import shelves
 from tests.shelves import home_of, quiet, versions, wheel
 

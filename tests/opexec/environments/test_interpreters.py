@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from opexec import caches
 from opexec.environments import interpreters
 from opexec.environments.interpreters import interpreter_of, probe
 from opexec.errors import BuildError
+from opexec.files import caches
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opexec.connection.timing import CallTimes, Sampler
 from opexec.metrics.latency import BOUNDS, STAGES, Latency
-from opexec.timing import CallTimes, Sampler
 
 
 def times(*spans: int, began: int = 1_000_000) -> CallTimes:

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import opexec
 from opexec import BatchPolicy, CallTimeout, Model, TensorSpec
+from opexec.connection.timing import Sampler
 from opexec.metrics import STAGES
 from opexec.metrics.latency import QUEUE, Latency
-from opexec.timing import Sampler
 from tests.loaded import in_thread, source
 from tests.models import Gate
 from tests.waiting import PATIENCE, until

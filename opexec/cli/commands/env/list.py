@@ -24,9 +24,9 @@ def command(named: bool, measure: bool, as_json: bool) -> None:
     The size is that when it was built, every file counted once, as `du` does. Environments and uv's cache share files, so
     several take less than the sum; --disk tells.
     """
-    from .... import caches
     from ....environments import cleanup as environment_cleanup
     from ....environments import store as environment_store
+    from ....files import caches
 
     found = [each for each in environment_store.stored() if each.names or not named]
     there = {each.key for each in found}

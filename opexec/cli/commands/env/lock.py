@@ -23,9 +23,9 @@ def command(name: str, output: Path | None) -> None:
 
     `opexec env create NAME --lock FILE` builds the same again, on another machine too.
     """
-    from .... import caches
     from ....environments import store as environment_store
     from ....errors import BuildError
+    from ....files import caches
 
     found = environment_store.find(name)
     if found.lock is None:

@@ -13,7 +13,7 @@ from ... import show
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs; sizes in bytes.")
 def command(as_json: bool) -> None:
     """List the packages that are unpacked in the cache, by last use. The source is the zip that each was first unpacked from."""
-    from .... import caches
+    from ....files import caches
     from ....packages import cleanup
 
     found = cleanup.kept()
