@@ -79,15 +79,17 @@ class Block:
 class Adaptive:
     """When both matter: looks for as long as an answer between two awake sides takes, then sleeps.
 
-    Where looking has paid it looks longer for a while, unless something else stirs `bell`; and where that was rung soon.
+    Where looking has paid it looks longer for a while, unless something else stirs `bell` or the cores are `crowded`, a function that tells
+    whether others want them; and where that was rung soon.
     The side that calls sleeps at once where recent looking was in vain.
     The side that answers looks longer where it expects a call: if it slept too, the pair would wake each other for every call.
     """
 
-    def __init__(self, answers, bell):
+    def __init__(self, answers, bell, crowded=None):
         self._answers = answers
         self._brief_ns = _BRIEF_NS if answers else _BRIEF_CALL_NS
         self._bell = bell
+        self._crowded = crowded or _never
         self._seen = 0  # records in a row that came in time, without those that were spent on late ones
         self._vain = 0  # waits in a row that looking did not end
         self._waits = 0
@@ -113,7 +115,8 @@ class Adaptive:
         end = in_time + min(self._seen * _EARNED_NS, _MOST_EARNED_NS)
         if until is not None:
             end = min(end, until * 1e9)
-        while now() < end and not self._bell.stirs():
+        crowded = self._crowded
+        while now() < end and not crowded() and not self._bell.stirs():
             give_way()
             if words[at] != head:
                 late = now() - in_time
@@ -154,11 +157,15 @@ def usable_cores():
     return cores
 
 
+def _never():
+    return False
+
+
 STRATEGIES = ("adaptive", "block", "spin")
 
 
-def strategy(name, bell, answers=False):
-    """The wait strategy of that name at that bell, for the side that answers or the one that calls.
+def strategy(name, bell, answers=False, crowded=None):
+    """The wait strategy of that name at that bell, for the side that answers or the one that calls. `crowded`: see `Adaptive`.
 
     With a single usable core always `Block`: who looks keeps the other from answering.
     """
@@ -166,4 +173,4 @@ def strategy(name, bell, answers=False):
         raise ValueError("wait is {!r}; expected one of {}".format(name, ", ".join(STRATEGIES)))
     if name == "block" or usable_cores() == 1:
         return Block()
-    return Spin() if name == "spin" else Adaptive(answers, bell)
+    return Spin() if name == "spin" else Adaptive(answers, bell, crowded)

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..errors import CallTimeout, OpexecError
@@ -20,12 +21,12 @@ from ..ipc.packer import Block as PackedBlock
 from ..ipc.packer import Packer
 from ..ipc.plan import Plan
 from ..ipc.ring import CALLER, CHANNEL_BYTES, WORKER, write_header
-from ..ipc.strategies import Block, strategy
+from ..ipc.strategies import Block, strategy, usable_cores
 from ..memory import SharedMemory
 from ..processes import leaving
 from ..processes.worker import WorkerProcess
+from . import registry
 from .calls import Call, InFlight
-from .ending import connections
 from .output_memory import OutputMemory
 from .reader_role import ReaderRole
 from .timing import now
@@ -84,9 +85,9 @@ class Connection(Waiting):
         self.calls = InFlight(packer, self.outputs)
         self.pending = self.calls.pending
         self.role = ReaderRole(self.calls, self.channel.bell)
-        self._strategy = strategy(wait, self.channel.bell)
+        self._strategy = strategy(wait, self.channel.bell, crowded=partial(registry.crowded, usable_cores()))
         self._wait = wait
-        connections.add(self)
+        registry.enter(self)
 
     # Starting
 
@@ -267,7 +268,7 @@ class Connection(Waiting):
         if self.role.holder.get(0) is _THE_END:
             self.channel.bell.close()
         self._closed = True
-        connections.discard(self)
+        registry.leave(self)
 
 
 def _close(fds: list[int]) -> None:

@@ -6,7 +6,6 @@ import atexit
 import copy
 import os
 import threading
-import weakref
 from collections.abc import Callable
 
 from ..errors import OpexecError, ProtocolError
@@ -14,12 +13,10 @@ from ..ipc import wire
 from ..ipc.channel import Channel
 from ..processes import leaving
 from ..processes.worker import WorkerProcess
+from . import registry
 from .calls import Call, InFlight
 from .output_memory import OutputMemory
 from .reader_role import ReaderRole
-
-#: All there are, for this process's end and for its forked copies.
-connections: weakref.WeakSet[Ending] = weakref.WeakSet()
 
 
 class Ending:
@@ -105,7 +102,7 @@ class Ending:
 def _leave() -> None:
     """At the interpreter's exit, just before the workers are killed: whoever calls now is told, and no daemon thread is."""
     leaving.begin()
-    for connection in list(connections):
+    for connection in registry.known():
         if connection.dead is None:
             connection.dead = OpexecError(
                 f"model {connection.process.name!r} is gone: the interpreter is exiting"
@@ -114,7 +111,7 @@ def _leave() -> None:
 
 def _orphan_after_fork() -> None:
     """A forked child shares the channel's memory with its parent; were both to use it, both would be corrupted."""
-    for connection in list(connections):
+    for connection in registry.known():
         connection.dead = OpexecError(
             f"model {connection.process.name!r} belongs to process {os.getppid()}, which forked this one; "
             "load the model in the process that uses it"

@@ -160,6 +160,22 @@ def test_who_looks_for_long_hears_what_else_would_end_a_sleep(bell, side):
     assert not bell.stirs()
 
 
+@pytest.mark.parametrize("looks", [0, 1, 50])
+@pytest.mark.parametrize("because", ["it was rung for soon", "looking has paid"])
+def test_who_takes_a_core_that_others_want_looks_no_longer_than_usual(because, looks):
+    told = iter([False] * looks + [True])
+    bell = Quiet()
+    waits = Adaptive(False, bell, lambda: next(told))
+    usual = wait(CALLS(), Words(NEVER))[1]
+    if because == "looking has paid":
+        assert all(wait(waits, Words(3))[0] for _ in range(1000))
+    else:
+        bell.rings(1000)
+        waits.slept()
+    assert wait(waits, Words(NEVER))[:2] == (False, usual + looks)
+    assert next(told, None) is None
+
+
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])
 def test_who_looks_as_long_as_the_last_ring_took_hears_it_too(side):
     bell = Quiet()

@@ -1,0 +1,34 @@
+"""The connections of this process: for its end, for its forked copies, and for who looks for an answer while others wait for theirs."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .ending import Ending
+
+# As keys, because `keyrefs` makes its list in one step, whatever other threads do; a set would have to be gone through.
+_known: weakref.WeakKeyDictionary[Ending, None] = weakref.WeakKeyDictionary()
+
+
+def enter(connection: Ending) -> None:
+    _known[connection] = None
+
+
+def leave(connection: Ending) -> None:
+    _known.pop(connection, None)
+
+
+def known() -> list[Ending]:
+    """All that have entered, have not left and still exist."""
+    return [connection for ref in _known.keyrefs() if (connection := ref()) is not None]
+
+
+def crowded(cores: int) -> bool:
+    """Whether workers of this process want so many of `cores` that who looks for an answer takes one of them: a core for each that has calls, and one to look.
+
+    A thread that gives way does not give way to a worker that waits on another core, and it may take milliseconds until the scheduler
+    moves that one.
+    """
+    return 2 * sum(1 for connection in known() if connection.pending and connection.dead is None) > cores
