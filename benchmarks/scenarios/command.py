@@ -20,7 +20,18 @@ from benchmarks.machine import machine_facts
 from benchmarks.scenarios.result import Found, Settings
 from opexec import OpexecError
 
-SCENARIOS = ("steps", "idling", "neuropod", "gil", "models", "mixed", "many", "throughput", "waiting")
+SCENARIOS = (
+    "steps",
+    "idling",
+    "neuropod",
+    "gil",
+    "models",
+    "mixed",
+    "many",
+    "threads",
+    "throughput",
+    "waiting",
+)
 DEFAULT_OUTPUT = Path("build/benchmarks")
 SCHEMA = 1
 _WIDTH = 140
