@@ -19,7 +19,7 @@ CALLER = """
 import asyncio, contextlib, gc, resource, sys
 from concurrent.futures import Future
 import numpy as np, opexec
-from opexec import collector
+from opexec.connection import collector
 
 # Threads are there all the time: starting one takes memory of its own.
 collector._LINGER_S = 1000
