@@ -36,6 +36,9 @@ class Doorbell:
         self._peer_at = peer.asleep
         self._rang_at = own.rang
         self._peer_rang_at = peer.rang
+        self._crowded_at = own.crowded
+        self._peer_crowded_at = peer.crowded
+        self._crowded = False
         self._tail_at = peer.tail
         self.fd = own_fd
         self._peer_fd = peer_fd
@@ -75,6 +78,16 @@ class Doorbell:
         """Wake the other side ahead of a record, if it sleeps. Without a fence: whether it does is looked at again after publishing."""
         if self._words[self._peer_at] & 1:
             self.ring()
+
+    def tell_crowded(self, crowded):
+        """Ask the other side to sleep without a look, because others want the cores; or not any more."""
+        if crowded is not self._crowded:
+            self._words[self._crowded_at] = crowded
+            self._crowded = crowded
+
+    def is_told_crowded(self):
+        """Whether the other side asks this one to sleep without a look."""
+        return self._words[self._peer_crowded_at] != 0
 
     def ring_again(self):
         """Ring whatever the other side has announced: for who has waited so long that a ring may be lost, or the announcement wrong."""

@@ -4,8 +4,8 @@ Two rings, one a direction, lie in one segment, the *channel segment*:
 
     byte
        0  header   magic, protocol, slots a ring, bytes a slot          written once, by the side that creates it
-     128  caller's line   request tail | response head | caller asleep | when it rang   written by the caller only
-     256  worker's line   response tail | request head | worker asleep | when it rang   written by the worker only
+     128  caller's line   request tail | response head | caller asleep | when it rang | crowded   written by the caller only
+     256  worker's line   response tail | request head | worker asleep | when it rang | crowded   written by the worker only
     4096  request slots   SLOTS * SLOT_BYTES                            written by the caller only
        …  response slots  SLOTS * SLOT_BYTES                            written by the worker only
 
@@ -52,6 +52,7 @@ class Side:
         self.head = line // 8 + 1
         self.asleep = line // 8 + 2
         self.rang = line // 8 + 3
+        self.crowded = line // 8 + 4
         self.slots = slots
 
 

@@ -79,8 +79,9 @@ class Block:
 class Adaptive:
     """When both matter: looks for as long as an answer between two awake sides takes, then sleeps.
 
-    Where looking has paid it looks longer for a while, unless something else stirs `bell` or the cores are `crowded`, a function that tells
-    whether others want them; and where that was rung soon.
+    Where looking has paid it looks longer for a while, unless something else stirs `bell`; and where that was rung soon.
+    `crowded` is a function that tells whether others want the cores: then the side that calls looks no longer than usual, and the one that
+    answers not at all.
     The side that calls sleeps at once where recent looking was in vain.
     The side that answers looks longer where it expects a call: if it slept too, the pair would wake each other for every call.
     """
@@ -101,6 +102,13 @@ class Adaptive:
             if words[at] != head:
                 self._seen += 1
                 return True
+        crowded = self._crowded
+        if self._answers:
+            if crowded():
+                self._seen = 0
+                return words[at] != head
+        elif woke_peer:  # which may sleep for that reason
+            crowded()
         began = now()
         end = began + self._span(woke_peer)
         if until is not None:
@@ -115,8 +123,7 @@ class Adaptive:
         end = in_time + min(self._seen * _EARNED_NS, _MOST_EARNED_NS)
         if until is not None:
             end = min(end, until * 1e9)
-        crowded = self._crowded
-        while now() < end and not crowded() and not self._bell.stirs():
+        while not crowded() and now() < end and not self._bell.stirs():
             give_way()
             if words[at] != head:
                 late = now() - in_time

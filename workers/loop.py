@@ -80,7 +80,9 @@ class Server:
         self.channel = Channel(
             segment.map, WORKER, CALLER, control, (worker_bell, caller_bell), self._on_message
         )
-        self.wait = strategy(message["wait"], self.channel.bell, answers=True)
+        self.wait = strategy(
+            message["wait"], self.channel.bell, answers=True, crowded=self.channel.bell.is_told_crowded
+        )
         self.arena = Arena(self._grow)
         self.packer = Packer(self.arena)
         if not isinstance(self.wait, Block):

@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..errors import CallTimeout, OpexecError
@@ -85,9 +84,20 @@ class Connection(Waiting):
         self.calls = InFlight(packer, self.outputs)
         self.pending = self.calls.pending
         self.role = ReaderRole(self.calls, self.channel.bell)
-        self._strategy = strategy(wait, self.channel.bell, crowded=partial(registry.crowded, usable_cores()))
+        self._strategy = strategy(wait, self.channel.bell, crowded=lambda: connection._crowded())
         self._wait = wait
+        self._cores = usable_cores()
         registry.enter(self)
+
+    def _crowded(self) -> bool:
+        """Whether a thread that looks for an answer takes a core from a busy worker. The worker is told if there are more of these than cores.
+
+        A core for each that is busy, and one for each thread that looks: a thread that gives way does not give way to a worker that waits
+        for another core, and it may take milliseconds until the scheduler moves that one.
+        """
+        busy = registry.busy()
+        self.channel.bell.tell_crowded(busy > self._cores)
+        return 2 * busy > self._cores
 
     # Starting
 

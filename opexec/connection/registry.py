@@ -25,10 +25,6 @@ def known() -> list[Ending]:
     return [connection for ref in _known.keyrefs() if (connection := ref()) is not None]
 
 
-def crowded(cores: int) -> bool:
-    """Whether workers of this process want so many of `cores` that who looks for an answer takes one of them: a core for each that has calls, and one to look.
-
-    A thread that gives way does not give way to a worker that waits on another core, and it may take milliseconds until the scheduler
-    moves that one.
-    """
-    return 2 * sum(1 for connection in known() if connection.pending and connection.dead is None) > cores
+def busy() -> int:
+    """How many workers of this process have calls."""
+    return sum(1 for connection in known() if connection.pending and connection.dead is None)

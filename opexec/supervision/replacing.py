@@ -66,7 +66,7 @@ class Replacing:
                 old = None
             places.wait_anew()
             places.wait_if_none()
-            place.enter("restarting", "restart()")
+            place.enter("restarting", "by restart()")
             places.show()
         before = place.error
         if old is not None:

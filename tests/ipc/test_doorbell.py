@@ -358,6 +358,17 @@ def test_ctrl_c_anywhere_in_a_sleep_or_a_ring_loses_no_later_wake_up(eventfd, in
 # Strategies
 
 
+def test_either_side_asks_the_other_to_sleep_at_once(bells):
+    for one, other, side in ((bells.caller, bells.worker, CALLER), (bells.worker, bells.caller, WORKER)):
+        for crowded in (False, True, True, False):
+            one.tell_crowded(crowded)
+            assert other.is_told_crowded() is crowded
+            assert not one.is_told_crowded()
+        bells.words[side.crowded] = (1 << 64) - 1
+        assert other.is_told_crowded() is True, "whatever a broken side writes"
+        bells.words[side.crowded] = 0
+
+
 def test_a_sleeper_is_told_when_the_other_side_rang(bells):
     before = time.monotonic_ns()
     assert bells.caller.announce(0)

@@ -55,6 +55,8 @@ def test_words_and_slots_lie_where_the_text_says():
     assert places["caller's nap"] == 8 * CALLER.asleep and places["worker's nap"] == 8 * WORKER.asleep
     assert places["when the caller rang"] == 8 * CALLER.rang
     assert places["when the worker rang"] == 8 * WORKER.rang
+    assert places["whether the caller is crowded"] == 8 * CALLER.crowded
+    assert places["whether the worker is crowded"] == 8 * WORKER.crowded
     assert places["request slots"] == CALLER.slots and places["response slots"] == WORKER.slots
 
 

@@ -176,6 +176,24 @@ def test_who_takes_a_core_that_others_want_looks_no_longer_than_usual(because, l
     assert next(told, None) is None
 
 
+def test_who_answers_sleeps_at_once_while_others_want_the_cores():
+    crowded = [True]
+    waits = Adaptive(True, Quiet(), lambda: crowded[0])
+    assert all(wait(waits, Words(3))[0] for _ in range(1000))
+    for woke_peer in (False, True):
+        ready, looks, took = wait(waits, Words(NEVER), woke_peer)
+        assert not ready and looks < 100 and not took
+    crowded[0] = False
+    assert wait(waits, Words(NEVER))[2] == wait(ANSWERS(), Words(NEVER))[2], "and no longer"
+
+
+def test_who_had_to_wake_the_other_side_looks_around_whether_that_is_still_for_want_of_cores():
+    asked = []
+    waits = Adaptive(False, Quiet(), lambda: asked.append(1))
+    assert wait(waits, Words(70), woke_peer=False)[0] and not asked
+    assert wait(waits, Words(70), woke_peer=True)[0] and len(asked) == 1
+
+
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])
 def test_who_looks_as_long_as_the_last_ring_took_hears_it_too(side):
     bell = Quiet()

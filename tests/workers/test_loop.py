@@ -14,7 +14,7 @@ import threading
 import numpy as np
 import pytest
 
-from opexec.ipc import PROTOCOL, wire
+from opexec.ipc import PROTOCOL, strategies, wire
 from opexec.ipc.arena import Arena
 from opexec.ipc.channel import Channel
 from opexec.ipc.control import Control
@@ -401,6 +401,23 @@ def test_a_result_says_how_much_was_copied(caller):
 
 
 # Several calls
+
+
+def test_it_waits_as_its_caller_asks(caller, monkeypatch):
+    """What it then does is `Adaptive`'s matter, and tested there."""
+    asked = []
+
+    def strategy(name, bell, answers, crowded):
+        asked.append((name, answers, crowded))
+        return strategies.strategy(name, bell, answers, crowded)
+
+    monkeypatch.setattr(loop, "strategy", strategy)
+    one = caller(lambda x: x)
+    ((name, answers, crowded),) = asked
+    assert name == "adaptive" and answers
+    for told in (True, False, True):
+        one.channel.bell.tell_crowded(told)
+        assert crowded() is told
 
 
 def test_calls_wait_in_the_ring_and_are_answered_in_order(caller):

@@ -1,4 +1,4 @@
-"""What connections a process has, and whether those that work want its cores."""
+"""What connections a process has, how many of their workers are busy, and what that means for who waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 import opexec
 from opexec import Model, WorkerDied
-from opexec.connection import registry
+from opexec.connection import Connection, registry
+from opexec.ipc.ring import CALLER
 from tests.loaded import source
 from tests.models import Gate
 from tests.waiting import until
@@ -26,31 +27,55 @@ def stopped(model: Model, gate: Gate) -> Future[dict[str, Any]]:
     return future
 
 
-def test_workers_with_calls_want_two_cores_each(gate: Gate) -> None:
+def test_workers_that_have_calls_are_busy(gate: Gate) -> None:
     with opexec.load(source("gated")) as one, opexec.load(source("gated")) as other:
-        assert not registry.crowded(1), "nobody works"
+        assert registry.busy() == 0
         first = stopped(one, gate)
-        assert registry.crowded(1) and not registry.crowded(2)
+        assert registry.busy() == 1
         second = stopped(other, gate)
-        assert registry.crowded(3) and not registry.crowded(4)
         one.submit({"x": np.ones(1)})
-        assert not registry.crowded(4), "a worker does one call at a time"
+        assert registry.busy() == 2, "a worker does one call at a time"
         gate.let(2)
         assert first.result()["y"] == second.result()["y"] == -10
         one.infer({"x": np.ones(1)})
-        assert not registry.crowded(1)
+        assert registry.busy() == 0
 
 
-def test_a_worker_that_died_wants_none(gate: Gate) -> None:
+def test_a_worker_that_died_is_not_busy(gate: Gate) -> None:
     with opexec.load(source("gated"), restart=False) as model:
         future = stopped(model, gate)
-        assert registry.crowded(1)
+        assert registry.busy() == 1
         pid = model.workers[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerDied):
             future.result()
-        assert not registry.crowded(1)
+        assert registry.busy() == 0
+
+
+def test_a_busy_worker_is_told_when_there_are_more_of_them_than_cores(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opexec.load(source("gated")) as one, opexec.load(source("gated")) as other:
+        connection = registry.known()[-2]
+        assert isinstance(connection, Connection)
+        told = connection.channel.consumer.words
+        futures = [stopped(one, gate), stopped(other, gate)]
+        for cores, takes_one, are_more in (
+            (1, True, 1),
+            (2, True, 0),
+            (3, True, 0),
+            (1, True, 1),
+            (4, False, 0),
+        ):
+            monkeypatch.setattr(connection, "_cores", cores)
+            assert connection._crowded() is takes_one
+            assert told[CALLER.crowded] == are_more
+        gate.let(2)
+        for future in futures:
+            future.result()
+        monkeypatch.setattr(connection, "_cores", 2)
+        assert not connection._crowded()
 
 
 def test_what_is_closed_or_dropped_is_not_known(gate: Gate) -> None:
@@ -71,7 +96,7 @@ def test_it_may_be_asked_while_models_come_and_go(gate: Gate) -> None:
     def ask() -> None:
         try:
             while not done.is_set():
-                registry.crowded(2)
+                registry.busy()
         except BaseException as error:
             raised.append(error)
 
