@@ -38,7 +38,8 @@ class Doorbell:
         self._peer_rang_at = peer.rang
         self._crowded_at = own.crowded
         self._peer_crowded_at = peer.crowded
-        self._crowded = False
+        #: Whether the other side may have been told that this one is crowded.
+        self.told_crowded = False
         self._tail_at = peer.tail
         self.fd = own_fd
         self._peer_fd = peer_fd
@@ -75,15 +76,21 @@ class Doorbell:
         return True
 
     def rouse(self):
-        """Wake the other side ahead of a record, if it sleeps. Without a fence: whether it does is looked at again after publishing."""
-        if self._words[self._peer_at] & 1:
+        """Wake the other side ahead of a record, if it sleeps. Without a fence: whether it does is looked at again after publishing.
+
+        One that was told to sleep without a look would do so again, and is left to sleep.
+        """
+        if self._words[self._peer_at] & 1 and not self.told_crowded:
             self.ring()
 
     def tell_crowded(self, crowded):
         """Ask the other side to sleep without a look, because others want the cores; or not any more."""
-        if crowded is not self._crowded:
-            self._words[self._crowded_at] = crowded
-            self._crowded = crowded
+        if crowded:
+            self.told_crowded = True  # first: interrupted here, what may have been told is taken back once too often, and not never
+            self._words[self._crowded_at] = 1
+        elif self.told_crowded:
+            self._words[self._crowded_at] = 0
+            self.told_crowded = False
 
     def is_told_crowded(self):
         """Whether the other side asks this one to sleep without a look."""

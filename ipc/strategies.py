@@ -103,12 +103,9 @@ class Adaptive:
                 self._seen += 1
                 return True
         crowded = self._crowded
-        if self._answers:
-            if crowded():
-                self._seen = 0
-                return words[at] != head
-        elif woke_peer:  # which may sleep for that reason
-            crowded()
+        if self._answers and crowded():
+            self._seen = 0
+            return words[at] != head
         began = now()
         end = began + self._span(woke_peer)
         if until is not None:

@@ -98,9 +98,10 @@ class Clients:
         return None
 
     def _look(self, expecting):
-        """Look for records for a moment, as `strategies.Adaptive` does on one channel; True if one came."""
+        """Look for records for a moment, much as `strategies.Adaptive` does on one channel; True if one came."""
         servers = [self.host] + [client.guest for client in self.clients.values() if client.listens()]
-        if all(isinstance(server.wait, Block) for server in servers):
+        bell = self.host.channel.bell
+        if all(isinstance(server.wait, Block) for server in servers) or bell.is_told_crowded():
             return False
         consumers = [server.channel.consumer for server in servers]
         end = time.perf_counter_ns() + (SPIN_EXPECTING_NS if expecting else SPIN_NS)

@@ -95,7 +95,7 @@ class Connection(Waiting):
         A core for each that is busy, and one for each thread that looks: a thread that gives way does not give way to a worker that waits
         for another core, and it may take milliseconds until the scheduler moves that one.
         """
-        busy = registry.busy()
+        busy = registry.busy(self._cores + 1)
         self.channel.bell.tell_crowded(busy > self._cores)
         return 2 * busy > self._cores
 
@@ -151,7 +151,10 @@ class Connection(Waiting):
                 self._make_room(call)
         except faults.ProtocolError as error:
             raise self.broken(error) from error
-        return channel.bell.ring()
+        woke = channel.bell.ring()
+        if woke:
+            self._woke()
+        return woke
 
     def try_send(self, call: Call) -> bool:
         """`send`, for who must not wait. False if it would have to: the worker has as many calls as fit, or reads no messages, or has just gone."""
@@ -171,8 +174,14 @@ class Connection(Waiting):
             published = self._publish(call, block)
         except faults.ProtocolError as error:
             raise self.broken(error) from error
-        self.channel.bell.ring()
+        if self.channel.bell.ring():
+            self._woke()
         return published
+
+    def _woke(self) -> None:
+        """The worker slept. If it was told to, see whether that still holds: it may be that no thread looks for its answers."""
+        if self.channel.bell.told_crowded:
+            self._crowded()
 
     def _introduce(self, plan: Plan, deadline: float | None) -> None:
         """See to it that the worker knows the plan, and the segments that a block may lie in. Raises PeerGone or TimeoutError."""

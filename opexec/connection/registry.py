@@ -25,6 +25,13 @@ def known() -> list[Ending]:
     return [connection for ref in _known.keyrefs() if (connection := ref()) is not None]
 
 
-def busy() -> int:
-    """How many workers of this process have calls."""
-    return sum(1 for connection in known() if connection.pending and connection.dead is None)
+def busy(most: int) -> int:
+    """How many workers of this process have calls to answer, or `most` if there are no fewer."""
+    count = 0
+    for ref in _known.keyrefs():
+        connection = ref()
+        if connection is not None and connection.calls.unanswered and connection.dead is None:
+            count += 1
+            if count == most:
+                break
+    return count

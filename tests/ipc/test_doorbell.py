@@ -355,7 +355,7 @@ def test_ctrl_c_anywhere_in_a_sleep_or_a_ring_loses_no_later_wake_up(eventfd, in
             bells.caller.withdraw()
 
 
-# Strategies
+# What a side says of itself
 
 
 def test_either_side_asks_the_other_to_sleep_at_once(bells):
@@ -367,6 +367,34 @@ def test_either_side_asks_the_other_to_sleep_at_once(bells):
         bells.words[side.crowded] = (1 << 64) - 1
         assert other.is_told_crowded() is True, "whatever a broken side writes"
         bells.words[side.crowded] = 0
+
+
+def test_who_was_asked_to_sleep_is_not_roused_ahead_of_a_record(bells):
+    assert bells.worker.announce(0)
+    bells.caller.tell_crowded(True)
+    bells.caller.rouse()
+    assert not readable(bells.worker.fd)
+    assert bells.caller.ring() and readable(bells.worker.fd), "for a record it is"
+    bells.worker.clear()
+    bells.worker.withdraw()
+    assert bells.worker.announce(0)
+    bells.caller.tell_crowded(False)
+    bells.caller.rouse()
+    assert readable(bells.worker.fd)
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_ctrl_c_between_saying_and_noting_it_leaves_nothing_that_cannot_be_taken_back(
+    eventfd, interruptions, said
+):
+    def prepare():
+        bells = Bells((eventfd(), eventfd()))
+        bells.caller.tell_crowded(not said)
+        return bells
+
+    for bells in interruptions(prepare, lambda bells: bells.caller.tell_crowded(said)):
+        bells.caller.tell_crowded(False)
+        assert not bells.worker.is_told_crowded()
 
 
 def test_a_sleeper_is_told_when_the_other_side_rang(bells):

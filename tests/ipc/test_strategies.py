@@ -187,13 +187,6 @@ def test_who_answers_sleeps_at_once_while_others_want_the_cores():
     assert wait(waits, Words(NEVER))[2] == wait(ANSWERS(), Words(NEVER))[2], "and no longer"
 
 
-def test_who_had_to_wake_the_other_side_looks_around_whether_that_is_still_for_want_of_cores():
-    asked = []
-    waits = Adaptive(False, Quiet(), lambda: asked.append(1))
-    assert wait(waits, Words(70), woke_peer=False)[0] and not asked
-    assert wait(waits, Words(70), woke_peer=True)[0] and len(asked) == 1
-
-
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])
 def test_who_looks_as_long_as_the_last_ring_took_hears_it_too(side):
     bell = Quiet()
