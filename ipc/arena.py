@@ -62,7 +62,10 @@ class _Room:
 
 
 class Arena:
-    """Allocates extents from segments. `grow(size)` gives a new segment of at least `size` bytes, or raises NoRoom. Thread-safe."""
+    """Allocates extents from segments. Thread-safe.
+
+    `grow(size)` gives a new segment of at least `size` bytes, or raises NoRoom; `grow(size, True)` raises it unless there is plenty.
+    """
 
     def __init__(self, grow):
         self._grow = grow
@@ -100,6 +103,11 @@ class Arena:
                 self.add(self._grow(_aligned(size)))
                 extent = self.find(size)
             return extent
+
+    def widen(self, size):
+        """Grow by a segment of at least `size` bytes, if there is plenty. Raises NoRoom."""
+        with self._lock:
+            self.add(self._grow(_aligned(size), True))
 
     def find(self, size):
         """An extent of `size` bytes rounded up to ALIGNMENT from the segments there are, or None."""

@@ -1,7 +1,8 @@
 """Packing a message's tensors into one block, by a plan kept for each signature.
 
 A block that comes back stays with its plan, with its views made, so a signature seen before costs a look-up and the copying. Blocks
-return to the arena when their plan is the oldest of too many, or was not used since the arena was last short of room.
+return to the arena when their plan is the oldest of too many, or was not used since the arena was last short of room. Of most plans the
+block that came back last goes next, being still in this core's cache; of some, blocks take turns (`turns.py`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Stock:
     """A plan and the blocks made for it: those in `free` wait for the next message, `made` counts them all.
 
     `key` is the signature it is for, `expected` pairs of dtype and shape, one a tensor; `examined` is what the packer's `examine` found out.
+    `turns` is how many blocks are to take turns, `next` the index in `free` of the one that goes next, if there are that many: those that came
+    back before are not needed. `narrow`: they are still to be made.
     """
 
     __slots__ = (
@@ -58,13 +61,16 @@ class Stock:
         "large",
         "as_bytes",
         "simple",
+        "turns",
+        "next",
+        "narrow",
         "free",
         "made",
         "used",
         "retired",
     )
 
-    def __init__(self, key, plan, examined):
+    def __init__(self, key, plan, examined, turns):
         self.key = key
         self.expected = tuple(zip(key[1], key[2]))
         self.plan = plan
@@ -73,12 +79,19 @@ class Stock:
         self.large = plan.copied > _LARGE
         #: All tensors are small, and lie in the block as they lie in memory if they are contiguous there.
         self.as_bytes = plan.whole and self.largest <= _SMALL and plan.dtypes == key[1]
-        #: Nothing is to be done but to copy each tensor, unless it lies outside, and that soon.
-        self.simple = not plan.texts and not self.large and plan.table < 0
+        self.turns = turns
+        self.next = -turns
         self.free = []
         self.made = 0
         self.used = True
         self.retired = False
+        self.widened(turns == 1)
+
+    def widened(self, done):
+        """Whether the blocks that are to take turns have been made, if there was room."""
+        self.narrow = not done
+        #: Nothing is to be done but to copy each tensor, unless it lies outside, and that soon.
+        self.simple = done and not self.plan.texts and not self.large and self.plan.table < 0
 
     def fits(self, names, arrays, note, outside):
         """Whether a message has this very signature, told without building a key.
@@ -97,15 +110,18 @@ class Stock:
 class Packer:
     """Packs messages into an arena's blocks. Thread-safe.
 
-    ``examine(names, arrays)`` is called once for each new signature, before anything is planned for it; it may raise.
+    ``examine(names, arrays)`` is called once for each new signature, before anything is planned for it; it may raise. ``turns(size)`` says
+    how many blocks of a size are to take turns.
     """
 
-    def __init__(self, arena, examine=None):
+    def __init__(self, arena, examine=None, turns=lambda size: 1):
         self.arena = arena
         #: Called ahead of every message, so that the other side wakes up while it is packed; and, if that is not wanted, while a large one is.
         self.rouse = None
         self.rouse_for_large = None
         self._examine = examine
+        self._turns = turns
+        self._short = False  # of memory: none for further blocks to take turns
         self._stocks = {}
         self._last = None
         self._leaving = []  # retired, with blocks still on their way
@@ -145,7 +161,7 @@ class Packer:
         if self.rouse is not None:
             self.rouse()
         try:
-            block = stock.free.pop()
+            block = stock.free.pop(stock.next)
         except IndexError:
             return None
         try:
@@ -193,10 +209,12 @@ class Packer:
                 return self._pack_slowly(key, arrays)
             self._last = stock
         stock.used = True
+        if stock.narrow:
+            self._widen(stock)
         try:
-            block = stock.free.pop()
+            block = stock.free.pop(stock.next)
         except IndexError:
-            block = self._make(stock)
+            block = self._one_of_few(stock)
         if stock.retired:  # by another thread, just now: nobody may learn of its plan any more
             self.give(block)
             return self._pack_slowly(stock.key, arrays)
@@ -225,10 +243,12 @@ class Packer:
     def another(self, stock):
         """One more block by the plan of one that was taken before, as `Block.stock` has it; None if that is retired."""
         stock.used = True
+        if stock.narrow:
+            self._widen(stock)
         try:
-            block = stock.free.pop()
+            block = stock.free.pop(stock.next)
         except IndexError:
-            block = self._make(stock)
+            block = self._one_of_few(stock)
         if stock.retired:
             self.give(block)
             return None
@@ -288,10 +308,17 @@ class Packer:
                 self._retire(stock)
             plan = Plan.lay_out(self._next_id, names, arrays, note, outside, capacities)
             self._next_id += 1
-            stock = self._stocks[key] = Stock(key, plan, examined)
+            stock = self._stocks[key] = Stock(key, plan, examined, self._turns(plan.size))
             if len(self._stocks) > _PLANS:
                 self._retire_oldest(stock)
             return stock
+
+    def _one_of_few(self, stock):
+        """A block, though fewer wait than are to take turns."""
+        try:
+            return stock.free.pop(0)
+        except IndexError:
+            return self._make(stock)
 
     def _make(self, stock):
         with self._lock:
@@ -302,10 +329,32 @@ class Packer:
                 try:
                     extent = self.arena.allocate(size)
                 except NoRoom:
+                    self._short = True
                     self.trim()
                     extent = self.arena.allocate(size)
             stock.made += 1
             return Block(stock, extent)
+
+    def _widen(self, stock):
+        # With the second message of a signature: many never come again.
+        with self._lock:
+            if not stock.made or not stock.narrow or stock.retired:
+                return
+            stock.widened(True)  # first: it is tried once
+            size = stock.plan.size
+            missing = 0 if self._short else stock.turns - stock.made
+            while missing > 0:
+                extent = self.arena.find(size)
+                if extent is None:
+                    self._empty_idle()
+                    try:
+                        self.arena.widen(size * missing)
+                    except NoRoom:
+                        return
+                    continue
+                stock.made += 1
+                missing -= 1
+                stock.free.insert(0, Block(stock, extent))
 
     def _empty_idle(self):
         # Signatures come and go. What was not used since memory last ran short goes back, so that the arena does not grow with each
@@ -345,3 +394,4 @@ class Packer:
                     return
                 self.arena.free(block.extent)
                 stock.made -= 1
+            stock.widened(stock.turns == 1)

@@ -51,19 +51,20 @@ class SharedMemory:
         """Bytes in all live segments."""
         return sum(segment.size for segment in list(self._segments.values()))
 
-    def create(self, size: int, *, room_to_grow: int = 0) -> Segment:
-        """A new segment of `size` bytes, or of up to `room_to_grow` where there is plenty.
+    def create(self, size: int, *, room_to_grow: int = 0, spare: bool = False) -> Segment:
+        """A new segment of `size` bytes, or of up to `room_to_grow` where there is plenty. `spare`: only where there is plenty.
 
         Raises NoRoom, naming what limits it and what is left.
         """
         with self._lock:
             size = -(-size // PAGE) * PAGE
             room, limited_by = self._room()
-            if size > room:
+            plenty = room // 4
+            if size > (plenty if spare else room):
                 raise NoRoom(
                     f"{text_of_size(size)} of shared memory are needed, and {limited_by} leaves {text_of_size(max(room, 0))}"
                 )
-            generous = max(size, min(room_to_grow, room // 4) // PAGE * PAGE)
+            generous = max(size, min(room_to_grow, plenty) // PAGE * PAGE)
             id = next(self._ids)
             try:
                 try:

@@ -52,7 +52,9 @@ class Guest(Server):
             self.aside = (self._call, names, [np.array(leaf, order="C") for leaf in leaves], structure.tree)
             raise
 
-    def _grow(self, size):
+    def _grow(self, size, spare=False):
+        if spare:  # not worth asking for and waiting
+            raise NoRoom("{} bytes of a client's own are not at hand".format(size))
         raise _NoRoomYet(size)
 
     def _fail(self, id, kind, error):

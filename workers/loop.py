@@ -22,6 +22,7 @@ from opexec.ipc.packer import Packer
 from opexec.ipc.ring import CALLER, WORKER, check_header
 from opexec.ipc.segment import Segment
 from opexec.ipc.strategies import Block, strategy
+from opexec.ipc.turns import blocks_in_turn
 from opexec.workers import keeper as keepers
 from opexec.workers import platforms
 from opexec.workers.failure import describe
@@ -84,7 +85,7 @@ class Server:
             message["wait"], self.channel.bell, answers=True, crowded=self.channel.bell.is_told_crowded
         )
         self.arena = Arena(self._grow)
-        self.packer = Packer(self.arena)
+        self.packer = Packer(self.arena, turns=blocks_in_turn)
         if not isinstance(self.wait, Block):
             # Only beside much copying: a caller that waits for little is mostly awake, and looking whether it is costs every answer.
             self.packer.rouse_for_large = self.channel.bell.rouse
@@ -341,10 +342,10 @@ class Server:
         else:
             self.arena.add(segment)
 
-    def _grow(self, size):
-        """Ask the caller for a segment that holds `size` bytes, and for the blocks it needs no more."""
+    def _grow(self, size, spare=False):
+        """Ask the caller for a segment that holds `size` bytes (`spare`: if it has plenty), and for the blocks it needs no more."""
         self._asking, self._granted = True, None
-        self.control.send({"type": "need", "bytes": size})
+        self.control.send({"type": "need", "bytes": size, "spare": spare})
         while self._granted is None:
             self.channel.handle(*self.control.receive())
         granted, self._asking = self._granted, False

@@ -19,6 +19,7 @@ from ..ipc.arena import Arena, Extent, NoRoom
 from ..ipc.lease import Leases
 from ..ipc.packer import Packer
 from ..ipc.segment import Segment
+from ..ipc.turns import blocks_in_turn
 from ..memory import SharedMemory
 
 _FIRST_SEGMENT = 1 << 20
@@ -59,8 +60,8 @@ class InputMemory:
         # Weakly: what nobody holds any more goes at once, and not when cycles are collected.
         own = weakref.proxy(self)
         self._memory = memory
-        self._arena = Arena(lambda size: own._grow(size))
-        self.packer = Packer(self._arena, examine)
+        self._arena = Arena(lambda size, spare=False: own._grow(size, spare))
+        self.packer = Packer(self._arena, examine, blocks_in_turn)
         self._segments: dict[int, Segment] = {}  # by the address of their mapping
         self._lent = Leases()  # arrays made by `empty`
         self._lent_extents: dict[int, Extent] = {}
@@ -197,11 +198,11 @@ class InputMemory:
             self.packer.trim()
             return self._arena.allocate(size)
 
-    def _grow(self, size: int) -> Segment:
-        return self._add_segment(size, min(self._arena.size, _LARGEST_GROWTH))
+    def _grow(self, size: int, spare: bool) -> Segment:
+        return self._add_segment(size, min(self._arena.size, _LARGEST_GROWTH), spare)
 
-    def _add_segment(self, size: int, room_to_grow: int) -> Segment:
-        segment = self._memory.create(size, room_to_grow=room_to_grow)
+    def _add_segment(self, size: int, room_to_grow: int, spare: bool = False) -> Segment:
+        segment = self._memory.create(size, room_to_grow=room_to_grow, spare=spare)
         self._segments = {**self._segments, _address(np.frombuffer(segment.map, np.uint8)): segment}
         return segment
 

@@ -21,6 +21,7 @@ from ..memory import SharedMemory
 _FIRST_SEGMENT = 1 << 20
 _LARGEST_GROWTH = 256 << 20
 _LARGE = 1 << 16
+_PLACES_KEPT = 256
 
 #: A result that is expected: its place, its plan, its arrays, and their leases.
 Foreseen = tuple[int, Plan, list[Any], Any]
@@ -45,8 +46,11 @@ class OutputMemory:
         self._closed = False
         #: The plan of the last result.
         self._last: Plan | None = None
-        #: The place that was foreseen last, for which plan, and where that is: mapping and offset.
-        self._at: tuple[int, Plan | None, Any, int] = (-1, None, None, 0)
+        #: Where places were found: for which plan, mapping and offset.
+        self._found: dict[int, tuple[Plan, Any, int]] = {}
+        #: The place of the result that came last when a place was released with its call; and the place that was just released so, or -1.
+        self._followed: dict[int, int] = {}
+        self._released = -1
 
     def open(self, deadline: float | None) -> None:
         """Give the worker its first segment. Raises TimeoutError past `deadline` (by `time.monotonic`)."""
@@ -57,8 +61,10 @@ class OutputMemory:
         for segment in self._segments.values():
             segment.populate()
 
-    def give_room(self, size: int, deadline: float | None = None) -> None:
+    def give_room(self, size: int, deadline: float | None = None, spare: bool = False) -> None:
         """Answer a worker that needs `size` bytes: with a segment, or with the reason why there is none, and with what it may have back.
+
+        `spare`: it only wants them if there is plenty.
 
         Raises PeerGone if this has been closed, which another thread may do meanwhile.
         """
@@ -70,7 +76,7 @@ class OutputMemory:
                 self.due = 0
         held = sum(segment.size for segment in list(self._segments.values()))
         try:
-            segment = self._memory.create(size, room_to_grow=min(held, _LARGEST_GROWTH))
+            segment = self._memory.create(size, room_to_grow=min(held, _LARGEST_GROWTH), spare=spare)
         except NoRoom as error:
             refusal = {"type": "refused", "why": str(error), "released": released}
             self._channel.control.send(refusal, timeout=time_left(deadline))
@@ -87,21 +93,24 @@ class OutputMemory:
         )
 
     def foresee(self, due: int) -> Foreseen | None:
-        """What the next result may well be: by the plan of the last one, in the block that was just released, marked PRESENT, with its call.
+        """What the next result may well be: by the plan of the last one, in the block that followed last time on the one that was just
+        released with its call, marked PRESENT; that one itself, mostly.
 
         Made while the worker works, its arrays cost the call nothing. Nobody looks at them unless the result is that very one.
         """
         plan = self._last
         if plan is None or not plan.whole or not plan.names:
             return None
-        place = due ^ wire.PRESENT
-        at = self._at
-        if at[0] != place or at[1] is not plan:
+        self._released = released = due ^ wire.PRESENT
+        place = self._followed.get(released, released)
+        found = self._found.get(place)
+        if found is None or found[0] is not plan:
             try:
-                at = self._at = (place, plan, *self._channel.locate_block(place, plan.size))
+                found = (plan, *self._channel.locate_block(place, plan.size))
             except ProtocolError:  # the block was a smaller one's, at the end of its segment
                 return None
-        views = plan.views(at[2], at[3])
+            _note(self._found, place, found)
+        views = plan.views(found[1], found[2])
         return place, plan, views, self.leases.prepare(place, views)
 
     def lend(self, plan: Plan, place: int) -> list[Any]:
@@ -113,6 +122,9 @@ class OutputMemory:
             raise ProtocolError(f"a result lies at {place:#x}, where the caller still holds another")
         views = plan.views(*self._channel.locate_block(place, plan.size))
         self._last = plan
+        if self._released >= 0:
+            _note(self._followed, self._released, place)
+            self._released = -1
         if plan.size > _LARGE:
             self.eager = True
         if plan.whole:
@@ -155,6 +167,12 @@ class OutputMemory:
     def close(self) -> None:
         """Let go of the segments; arrays over them stay good."""
         self._closed = True
-        self._at = (-1, None, None, 0)
+        self._found.clear()
         for segment in list(self._segments.values()):
             self._memory.forget(segment)
+
+
+def _note(places: dict[int, Any], place: int, what: Any) -> None:
+    if len(places) >= _PLACES_KEPT:
+        places.clear()
+    places[place] = what

@@ -144,18 +144,18 @@ class Reading(Ending):
                 raise faults.ProtocolError(f"a failure message whose error is {error!r}")
             self._failures[_positive(message, "id")] = message
         elif kind == "need":
-            size = _positive(message, "bytes")
-            if not self._reader_must_not_wait or not self._in_thread("room", self._give_room, size):
-                self.outputs.give_room(size)
+            size, spare = _positive(message, "bytes"), message.get("spare") is True
+            if not self._reader_must_not_wait or not self._in_thread("room", self._give_room, size, spare):
+                self.outputs.give_room(size, spare=spare)
         elif kind == "broken":
             raise faults.ProtocolError(f"the worker gave up: {message.get('why')}")
         else:
             raise faults.ProtocolError(f"a control message of type {kind!r}, which a caller does not know")
 
-    def _give_room(self, size: int) -> None:
+    def _give_room(self, size: int, spare: bool) -> None:
         """`give_room`, in a thread: creating much takes long, and a worker that was stopped takes no messages."""
         try:
-            self.outputs.give_room(size)
+            self.outputs.give_room(size, spare=spare)
         except faults.PeerGone:  # who reads is told
             pass
         except Exception as error:  # the worker would wait for it without end

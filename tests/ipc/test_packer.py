@@ -24,10 +24,13 @@ class Memory:
     def __init__(self, limit=1 << 30):
         self.left = limit
         self.segments = []
+        self.spare = []  # what was only to be had if there was plenty
 
-    def grow(self, size):
+    def grow(self, size, spare=False):
         size = -(-size // PAGE) * PAGE
-        if size > self.left:
+        if spare:
+            self.spare.append(size)
+        if size > (self.left // 4 if spare else self.left):
             raise NoRoom("{} bytes are needed, {} are left".format(size, self.left))
         self.left -= size
         self.segments.append(Segment.create(len(self.segments), size))
@@ -43,9 +46,9 @@ def packers():
     """Makes packers over memory of a given size."""
     made = []
 
-    def make(limit=1 << 30, examine=None):
+    def make(limit=1 << 30, examine=None, turns=lambda size: 1):
         made.append(Memory(limit))
-        return Packer(Arena(made[-1].grow), examine)
+        return Packer(Arena(made[-1].grow), examine, turns)
 
     yield make
     for memory in made:
@@ -116,6 +119,121 @@ def test_a_signature_seen_before_uses_its_blocks_again(packers):
         places.add((block.plan.id, block.place))
         packer.give(block)
     assert len(places) == 1 and examined == [NAMES]
+
+
+# Turns
+
+
+def three(size):
+    return 3 if size >= 1 << 16 else 1
+
+
+def places(packer, array, count, pack=packed_as_calls_are):
+    """Where so many messages lay, each given back before the next."""
+    found = []
+    for _ in range(count):
+        block = pack(packer, NAMES, [array])
+        found.append(block.place)
+        assert read(block)[:2] == array.ravel().tolist()[:2]
+        packer.give(block)
+    return found
+
+
+@pytest.mark.parametrize(
+    "size", [1 << 16, 1 << 18, 1 << 21], ids=["64 KiB", "256 KiB", "2 MiB, a large copy"]
+)
+@pytest.mark.parametrize(
+    "pack",
+    [packed_as_calls_are, lambda packer, names, arrays: packer.pack(names, arrays, 0)],
+    ids=["as calls are", "anew"],
+)
+def test_blocks_take_turns_from_the_second_message_on(packers, pack, size):
+    packer = packers(turns=three)
+    found = places(packer, np.arange(size, dtype="u1"), 13, pack)
+    assert len(set(found[1:4])) == 3 and found[0] in found[1:4]
+    assert found[1:] == found[1:4] * 4, "always in the same order"
+    assert len(packer.arena.segments) == 2, "those that were missing came together"
+
+
+def test_small_blocks_take_none(packers):
+    assert len(set(places(packers(turns=three), np.arange(9.0), 5))) == 1
+
+
+def test_reserved_blocks_take_turns(packers):
+    packer = packers(turns=three)
+    block = packer.reserve(NAMES, (np.dtype("u1"),), ((1 << 16,),), 0)
+    found = []
+    for _ in range(7):
+        packer.give(block)
+        found.append(block.place)
+        block = packer.another(block.stock)
+    packer.give(block)
+    assert len(set(found)) == 3 and found[1:4] == found[4:]
+
+
+def test_a_signature_that_comes_once_has_one_block(packers):
+    packer = packers(turns=three)
+    for count in range(9):
+        packer.give(packer.pack(NAMES, [np.zeros((1 << 16) + count, "u1")], 0))
+    assert packer.arena.size < 4 << 16
+
+
+def test_more_than_take_turns_may_be_out_at_once(packers):
+    packer = packers(turns=three)
+    blocks = [packed_as_calls_are(packer, NAMES, [np.full(1 << 16, value, "u1")]) for value in range(7)]
+    assert [read(block)[0] for block in blocks] == list(range(7))
+    for block in blocks:
+        packer.give(block)
+    assert len(set(places(packer, np.zeros(1 << 16, "u1"), 14))) == 3, "what was too many stays aside"
+    assert_all_free(packer)
+
+
+def test_blocks_take_turns_beside_those_that_are_out(packers):
+    packer = packers(turns=three)
+    array = np.zeros(1 << 16, "u1")
+    places(packer, array, 4)
+    out = [packer.pack(NAMES, [array], 0) for _ in range(2)]
+    assert len(set(places(packer, array, 4))) == 1, "none is made while one waits"
+    for block in out:
+        packer.give(block)
+    assert len(set(places(packer, array, 9))) == 3
+
+
+def test_without_plenty_of_memory_no_blocks_take_turns_and_it_is_not_asked_for_again(packers):
+    packer = packers(limit=5 << 16, turns=three)
+    assert len(set(places(packer, np.zeros(1 << 16, "u1"), 9))) == 1
+    memory = packer.arena._grow.__self__
+    assert memory.spare == [2 << 16]
+
+
+def test_what_takes_turns_is_given_up_for_others_where_memory_is_short(packers):
+    packer = packers(limit=14 << 16, turns=three)
+    array = np.zeros(1 << 16, "u1")
+    assert len(set(places(packer, array, 9))) == 3
+    held = [packer.pack(NAMES, [np.zeros((1 << 16) + 64 * count, "u1")], 0) for count in range(1, 7)]
+    others = [packer.pack(NAMES, [array[:-64]], 0) for _ in range(2)]
+    assert len(held) + len(others) == 8
+    with pytest.raises(NoRoom):
+        while True:
+            others.append(packer.pack(NAMES, [array[:-64]], 0))
+    for block in held + others:
+        packer.give(block)
+    assert len(set(places(packer, array, 9))) == 1, "two that take turns would take each other's blocks"
+    assert_all_free(packer)
+
+
+def test_idle_blocks_that_took_turns_go_back_and_take_turns_again(packers):
+    packer = packers(turns=three)
+    array = np.zeros(1 << 16, "u1")
+    places(packer, array, 5)
+    for count in range(1, 9):
+        packer.give(packer.pack(NAMES, [np.zeros((1 << 16) + 64 * count, "u1")], 0))
+    assert packer.arena.size < 10 << 16
+    found = places(packer, array, 8)
+    assert len(set(found)) == 3 and found[2:5] == found[5:]
+
+
+# Blocks in use
 
 
 def test_blocks_in_use_are_apart(packers):
@@ -372,7 +490,7 @@ class PackerMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.memory = Memory(16 * PAGE)
-        self.packer = Packer(Arena(self.memory.grow))
+        self.packer = Packer(Arena(self.memory.grow), turns=lambda size: 1 + size // 256 % 4)
         self.out = {}
         self.count = 0
 
@@ -506,10 +624,10 @@ class Paused(list):
         super().__init__()
         self._meanwhile = [meanwhile]
 
-    def pop(self):
+    def pop(self, index=-1):
         if not self and self._meanwhile:
             run(self._meanwhile.pop())
-        return super().pop()
+        return super().pop(index)
 
 
 def test_a_plan_given_up_while_another_thread_packs_by_it_counts_as_known(packers):

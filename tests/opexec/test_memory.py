@@ -57,6 +57,16 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return machine
 
 
+def test_what_can_be_done_without_is_given_only_where_there_is_plenty(machine: SimpleNamespace) -> None:
+    shared = SharedMemory(8 * MIB)
+    segment = shared.create(2 * MIB, spare=True)
+    with pytest.raises(NoRoom, match="6 MiB"):
+        shared.create(2 * MIB, spare=True)
+    other = shared.create(2 * MIB)
+    for one in (segment, other):
+        shared.forget(one)
+
+
 def test_segments_count_until_they_are_forgotten() -> None:
     shared = SharedMemory(None)
     first, second = shared.create(1), shared.create(3 * MIB)
