@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ..credentials import without_credentials
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -41,7 +43,7 @@ def reporting(title: str, report: Callable[[str], None] | None) -> Iterator[Call
                 else:
                     show = print_line
                     show(title)
-            show(step)
+            show(without_credentials(step))
 
         yield tell
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlsplit
 
+from ..credentials import without_credentials
 from ..errors import BuildError
 from ..files import caches
 from . import pip_config
@@ -125,6 +126,7 @@ def settings(
 
 def fingerprint(found: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What of the settings decides the outcome, for an environment's key: no credentials, and files by their content."""
+    # Tokens that are renewed every few hours must not have every environment built again.
     effective = {**environ, **found.variables}
     chosen = {name: without_credentials(effective[name]) for name in _RESOLUTION if effective.get(name)}
     files = {f"{name}[{i}]": path for name in _FILES for i, path in enumerate(chosen.get(name, "").split())}
@@ -222,12 +224,6 @@ def _find_link(link: str) -> str:
         link = os.path.abspath(link)
         return link if "," not in link else "file://" + quote(link)
     return link.replace(",", "%2C")
-
-
-def without_credentials(urls: str) -> str:
-    """Text without the user names and passwords in its URLs."""
-    # Tokens that are renewed every few hours must not have every environment built again; and messages are not secret.
-    return re.sub(r"(?<=://)[^/@\s]*@", "", urls)
 
 
 @dataclass(frozen=True)

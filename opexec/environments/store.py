@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..credentials import without_credentials
 from ..environment import Environment
 from ..errors import BuildError
 from ..files import caches
 from . import build as environment_build
-from . import installer
 
 _FORMAT = 1  # of a name's file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -304,7 +304,7 @@ def _last_use(home: Path) -> datetime.datetime | None:
 def _public(value: Any) -> Any:
     if isinstance(value, list):
         return [_public(each) for each in value]
-    return installer.without_credentials(value) if isinstance(value, str) else value
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def _homes() -> Path:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -443,6 +444,23 @@ def test_what_was_built_can_be_read_from_its_summary(shelf: Path) -> None:
         "used",
         "venv",
     ]
+
+
+def test_what_uv_says_of_an_index_with_a_password_does_not_tell_it(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    nobody = "http://someone:pass-word@127.0.0.1:9/simple"
+    told: list[str] = []
+    with pytest.raises(BuildError, match="127.0.0.1:9") as caught:
+        Environment(requirements=["tiny"], index_url=nobody).resolve(told.append)
+    with pytest.raises(BuildError, match="127.0.0.1:9") as direct:
+        Environment(requirements=[f"tiny @ {nobody}/tiny-1.0-py3-none-any.whl"]).resolve(told.append)
+    shown = "".join(traceback.format_exception(caught.value) + traceback.format_exception(direct.value))
+    assert "127.0.0.1:9" in "".join(told)
+    assert "pass-word" not in shown + "".join(told) and "someone" not in shown + "".join(told)
 
 
 def test_the_last_use_is_kept_to_a_minute(shelf: Path) -> None:
