@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from ..credentials import without_credentials
 from ..errors import BuildError
 from ..files import caches
-from . import pip_config
+from . import pip_config, tool
 
 # Variables that decide which versions are chosen, and from where. They are part of an environment's key.
 _RESOLUTION = (
@@ -166,45 +165,16 @@ def run(
     environ = {key: value for key, value in os.environ.items() if key not in _UNWANTED}
     environ.update(variables, NO_COLOR="1", UV_NO_PROGRESS="1")
     try:
-        process = subprocess.Popen(
-            [_binary(), *arguments],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            pass_fds=tuple(keep_open),
-            start_new_session=True,
+        ended = tool.follow(
+            [_binary(), *arguments], environ, on_line=on_line, keep_open=keep_open, stdout=stdout
         )
     except OSError as error:
         raise BuildError(
             f"expected to run uv, but it cannot be started: {error}. Reinstall it: pip install --force-reinstall uv"
         ) from error
-    said: list[str] = []
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            line = line.rstrip()
-            said.append(line)
-            on_line(line)
-        status = process.wait()
-    except BaseException:
-        # Ctrl-C, or `on_line` raised: with uv go the compilers it may have started.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    finally:
-        process.stderr.close()
-    if status != 0:
-        text = "\n".join(said).strip()
-        ended = (
-            f"uv was ended by {signal.Signals(-status).name}"
-            if status < 0
-            else f"uv ended with status {status}"
-        )
-        raise UvFailed(text if text and status > 0 else f"{ended}\n{text}".strip())
+    if ended.status != 0:
+        text = ended.said
+        raise UvFailed(text if text and ended.status > 0 else f"uv {ended.how}\n{text}".strip())
 
 
 def _binary() -> str:
