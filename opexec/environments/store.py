@@ -26,6 +26,8 @@ from ..environment import Environment
 from ..errors import BuildError
 from ..files import caches
 from . import build as environment_build
+from .build_progress import reporting
+from .requirement import content_of, local_path
 
 _FORMAT = 1  # of a name's file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -88,6 +90,8 @@ class Name:
     """The version of Python that was chosen."""
     base: Path
     """The interpreter that was chosen."""
+    files: str | None = None
+    """`files_of` the request then."""
 
     @property
     def home(self) -> Path:
@@ -102,8 +106,9 @@ class Name:
 class NamedEnvironment(Environment):
     """The environment that a name stands for.
 
-    `resolve` gives the interpreter that was built for the name, without looking at indexes or settings. Should it be gone from the
-    cache, it is built again with the same interpreter and, as long as its lock is there, the same versions.
+    `resolve` gives the interpreter that was built for the name, without looking at indexes, settings or the files that it was made
+    from: they need not be there any more. Should it be gone from the cache, it is built again with the same interpreter and, as long
+    as its lock is there, the same versions.
     """
 
     _name: Name
@@ -119,7 +124,10 @@ class NamedEnvironment(Environment):
             # The interpreter of the first time, also where the caller's own was meant; another of its line if it is gone.
             line = ".".join(name.python.split(".")[:2])
             request["python"] = name.base if name.base.exists() else line
+        files = {argument: request.pop(argument) for argument in ("lock", "conda") if argument in request}
         super().__init__(**request)
+        for argument, path in files.items():  # past the check that they are there
+            object.__setattr__(self, argument, os.fspath(path))
         object.__setattr__(self, "_name", name)
 
     def __str__(self) -> str:
@@ -130,8 +138,17 @@ class NamedEnvironment(Environment):
         if stored is not None and stored.complete:
             caches.touch(stored.home / "used")
             return stored.interpreter
+        if self.conda and (self._name.home / "conda.lock").is_file():
+            from . import conda as environment_conda
+
+            with reporting(f"environment {self}", progress) as report:
+                return environment_conda.rebuild(self, self._name.home, report)
         python = super().resolve(progress)
-        save(self._name.name, self._name.request, python)
+        name = save(self._name.name, self._name.request, python)
+        if (
+            not self.conda and name.files != self._name.files
+        ):  # it was built from its lock, not from the files as they are now
+            _keep(dataclasses.replace(name, files=self._name.files))
         return python
 
 
@@ -203,16 +220,27 @@ def save(name: str, request: dict[str, Any], interpreter: Path) -> Name:
         raise BuildError(
             f"expected {interpreter} to be in an environment that opexec built; {home} does not describe one."
         )
-    found = Name(check_name(name), request, stored.key, stored.python, stored.base)
-    caches.folder("names")
-    entry = {
-        "format": _FORMAT,
-        "key": found.key,
-        "python": {"version": found.python, "path": str(found.base)},
-        "request": request,
-    }
-    _write(_name_file(name), json.dumps(entry, indent=1, sort_keys=True) + "\n")
+    found = Name(check_name(name), request, stored.key, stored.python, stored.base, files_of(request))
+    _keep(found)
     return found
+
+
+def files_of(request: dict[str, Any]) -> str | None:
+    """A digest of what the files say that a request names: a lock, a conda file, local packages. None where it names none, or one
+    cannot be read.
+    """
+    said: list[Any] = []
+    try:
+        if lock := request.get("lock"):
+            said.append(Path(lock).read_text(encoding="utf-8"))
+        if conda := request.get("conda"):
+            from . import conda as environment_conda
+
+            said.append(environment_conda.key(Path(conda)))
+    except (OSError, UnicodeDecodeError, BuildError):
+        return None
+    said += [content_of(path) for item in request.get("requirements", ()) if (path := local_path(item))]
+    return caches.digest(said) if said else None
 
 
 def forget(name: str) -> None:
@@ -329,10 +357,27 @@ def _read_name(name: str) -> Name | None:
             return None
         python = kept["python"]
         return Name(
-            name, dict(kept["request"]), str(kept["key"]), str(python["version"]), Path(python["path"])
+            name,
+            dict(kept["request"]),
+            str(kept["key"]),
+            str(python["version"]),
+            Path(python["path"]),
+            kept.get("files"),
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _keep(name: Name) -> None:
+    caches.folder("names")
+    entry = {
+        "format": _FORMAT,
+        "key": name.key,
+        "python": {"version": name.python, "path": str(name.base)},
+        "request": name.request,
+        "files": name.files,
+    }
+    _write(_name_file(name.name), json.dumps(entry, indent=1, sort_keys=True) + "\n")
 
 
 def _suggestion(name: str, known: list[str]) -> str:

@@ -16,8 +16,10 @@ import pytest
 from opexec.environment import Environment
 from opexec.environments import conda as environment_conda
 from opexec.environments import conda_file
+from opexec.environments import store as environment_store
 from opexec.errors import BuildError
 from opexec.files import caches
+from tests.command import opexec_here
 from tests.shelves import home_of, quiet
 
 FILE = """
@@ -295,3 +297,64 @@ def test_requirements_that_name_one_another_come_to_an_end(tmp_path: Path) -> No
     (tmp_path / "a.txt").write_text("-r b.txt\n")
     (tmp_path / "b.txt").write_text("-r a.txt\n")
     assert conda_file.taken_from(tmp_path / "x.yml", "- pip:\n  - -r a.txt") == [["-r b.txt"], ["-r a.txt"]]
+
+
+# By name
+
+
+def test_its_name_does_not_need_the_file_any_more(tmp_path: Path, record: Path) -> None:
+    file = tmp_path / "environment.yml"
+    file.write_text(FILE)
+    install(tmp_path, "micromamba", record)
+    python = Environment.from_conda(file).resolve(quiet)
+    environment_store.save("old", {"conda": str(file), "env_vars": {"A": "1"}}, python)
+    file.rename(tmp_path / "elsewhere.yml")
+    named = environment_store.named("old")
+    assert named.resolve(quiet) == python and named.conda == str(file) and dict(named.env_vars) == {"A": "1"}
+    assert environment_store.resolve("old") == python
+    shutil.rmtree(home_of(python) / "venv")
+    assert environment_store.named("old").resolve(quiet) == python  # from the list of its packages
+    assert calls(record)[-2][-1] == str(home_of(python) / "conda.lock")
+    shutil.rmtree(home_of(python))
+    with pytest.raises(
+        BuildError, match=r"expected conda to be an environment.yml, but .*environment.yml cannot be read"
+    ):
+        environment_store.named("old").resolve(quiet)
+
+
+def test_its_list_of_packages_makes_it_again(tmp_path: Path, record: Path) -> None:
+    (tmp_path / "environment.yml").write_text(FILE)
+    install(tmp_path, "conda", record)
+    first = opexec_here("env", "create", "old", "-r", tmp_path / "environment.yml")
+    assert first.status == 0, first.err
+    assert opexec_here("env", "lock", "old", "-o", tmp_path / "old.lock").status == 0
+    again = opexec_here("env", "create", "again", "--lock", tmp_path / "old.lock")
+    assert again.status == 0 and again.out != first.out, again.err
+    made = str(home_of(Path(again.out.strip())) / "venv")
+    assert calls(record)[-2] == [
+        "conda",
+        "create",
+        "--yes",
+        "--prefix",
+        made,
+        "--file",
+        str(tmp_path / "old.lock"),
+    ]
+
+
+def test_create_says_that_the_file_has_changed(tmp_path: Path, record: Path) -> None:
+    file = tmp_path / "environment.yml"
+    file.write_text(f"{FILE}  - pip:\n    - -r requirements.txt\n")
+    (tmp_path / "requirements.txt").write_text("six\n")
+    install(tmp_path, "micromamba", record)
+    first = opexec_here("env", "create", "old", "-r", file)
+    assert opexec_here("env", "create", "old", "-r", file).out == first.out
+    (tmp_path / "requirements.txt").write_text("six<2\n")
+    refused = opexec_here("env", "create", "old", "-r", file)
+    assert (
+        refused.status == 1 and "from before the files changed that it is made from (conda /" in refused.err
+    )
+    assert opexec_here("env", "path", "old").out == first.out
+    replaced = opexec_here("env", "create", "old", "-r", file, "--replace")
+    assert replaced.status == 0 and replaced.out != first.out
+    assert opexec_here("env", "path", "old").out == replaced.out
