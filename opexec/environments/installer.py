@@ -164,6 +164,8 @@ def run(
     """
     environ = {key: value for key, value in os.environ.items() if key not in _UNWANTED}
     environ.update(variables, NO_COLOR="1", UV_NO_PROGRESS="1")
+    if environ.get("UV_LINK_MODE") == "symlink":
+        del environ["UV_LINK_MODE"]  # an environment must outlive `uv cache clean`
     try:
         ended = tool.follow(
             [_binary(), *arguments], environ, on_line=on_line, keep_open=keep_open, stdout=stdout
@@ -212,7 +214,7 @@ class Uv:
     def prepare(self) -> None:
         """Make the folder, anew if a killed process left one."""
         caches.remove(self.work)
-        self.work.mkdir(parents=True)
+        self.work.mkdir(parents=True, mode=0o700)  # requirements may have passwords in their URLs
         # uv looks for a project's configuration here and in all folders above. The first file it meets ends the search.
         (self.work / "uv.toml").write_text("# No project's settings apply here.\n", encoding="utf-8")
 

@@ -13,6 +13,7 @@ Only CPython with a global interpreter lock is searched for; any other is taken 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -237,6 +238,7 @@ class _Search:
         self._looked: list[str] = []
         self._seen: set[str] = set()
         self._scripts: list[Path] = []
+        self._own = os.path.realpath(caches.root() / "environments")
 
     def installed(self) -> Iterator[Interpreter]:
         executable = getattr(sys, "_base_executable", None) or sys.executable
@@ -263,7 +265,7 @@ class _Search:
         yield from self._look(f"uv ({store})", _pythons_in(_bins(store)))
 
     def conda(self) -> Iterator[Interpreter]:
-        home = Path.home()
+        home = Path(os.path.expanduser("~"))
         roots = [
             Path(os.environ[name]) for name in ("CONDA_PREFIX", "MAMBA_ROOT_PREFIX") if os.environ.get(name)
         ]
@@ -272,7 +274,10 @@ class _Search:
         names = ("miniconda3", "miniforge3", "mambaforge", "anaconda3", "micromamba")
         roots += [home / name for name in names] + [Path("/opt", name) for name in ("conda", *names)]
         known = home / ".conda" / "environments.txt"
-        prefixes = [Path(line) for line in known.read_text().splitlines() if line] if known.is_file() else []
+        prefixes = []
+        with contextlib.suppress(OSError):
+            lines = known.read_text(encoding="utf-8", errors="replace").splitlines()
+            prefixes = [Path(line) for line in lines if os.path.isabs(line)]
         folders = [root / "bin" for root in roots] + [
             folder for root in roots for folder in _bins(root / "envs")
         ]
@@ -318,6 +323,8 @@ class _Search:
                 continue
             if interpreter in self.found:
                 continue
+            if Path(os.path.realpath(interpreter.prefix)).is_relative_to(self._own):
+                continue  # a conda environment of the cache, which conda lists too, may be pruned under what is made from it
             self.found.append(interpreter)
             if interpreter.implementation == "cpython" and not interpreter.free_threaded:
                 if interpreter.version_info >= OLDEST:

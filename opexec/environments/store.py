@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -377,7 +376,7 @@ def _keep(name: Name) -> None:
         "request": name.request,
         "files": name.files,
     }
-    _write(_name_file(name.name), json.dumps(entry, indent=1, sort_keys=True) + "\n")
+    caches.write_json(_name_file(name.name), entry)
 
 
 def _suggestion(name: str, known: list[str]) -> str:
@@ -387,21 +386,3 @@ def _suggestion(name: str, known: list[str]) -> str:
     if near := difflib.get_close_matches(name, known, n=3, cutoff=0.6):
         text = f"Did you mean {' or '.join(near)}? {text}"
     return text
-
-
-def _write(path: Path, text: str) -> None:
-    """As `caches.write_text`, but what holds a password in an index's URL is for this user's eyes alone."""
-    mode = 0o600 if re.search(r"://[^/@\s]+@", text) else 0o666
-    scratch = caches.scratch_beside(path)
-    try:
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(scratch, path)
-    except BaseException as error:
-        scratch.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise BuildError(
-                f"cannot write {path}: {error}. Make room there, or set OPEXEC_CACHE to another folder."
-            ) from error
-        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,3 +182,11 @@ def test_a_cache_that_cannot_be_written_to_is_told(tmp_path: Path, monkeypatch: 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path / "file" / "cache"))
     assert "is not a folder" in (machine.cache().problem or "")
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPEXEC_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    (finding,) = doctor._judge_cache(machine.cache())
+    assert finding.level == BROKEN and "HOME is not set" in finding.fact
