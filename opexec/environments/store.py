@@ -126,7 +126,7 @@ class NamedEnvironment(Environment):
         files = {argument: request.pop(argument) for argument in ("lock", "conda") if argument in request}
         super().__init__(**request)
         for argument, path in files.items():  # past the check that they are there
-            object.__setattr__(self, argument, os.fspath(path))
+            object.__setattr__(self, argument, str(path))
         object.__setattr__(self, "_name", name)
 
     def __str__(self) -> str:

@@ -6,8 +6,13 @@ conda does. That what opexec calls is what micromamba and conda take, and what t
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import select
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +24,7 @@ from opexec.environments import conda_file
 from opexec.environments import store as environment_store
 from opexec.errors import BuildError
 from opexec.files import caches
-from tests.command import opexec_here
+from tests.command import PATIENCE, REPOSITORY, opexec_here
 from tests.shelves import home_of, quiet
 
 FILE = """
@@ -192,6 +197,29 @@ def test_a_log_gets_a_line_a_step(tmp_path: Path, record: Path, capfd: pytest.Ca
     _, shown = capfd.readouterr()
     lines = shown.splitlines()
     assert lines[:-1] == [f"opexec: {line}" for line in (f"environment {environment}", *STEPS)]
+
+
+def test_a_terminal_shows_it_live(tmp_path: Path, record: Path) -> None:
+    (tmp_path / "environment.yml").write_text(CHATTY)
+    install(tmp_path, "micromamba", record)
+    controller, terminal = pty.openpty()
+    program = f"from opexec import Environment; Environment.from_conda({str(tmp_path / 'environment.yml')!r}).resolve()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the other side has closed it
+        while select.select([controller], [], [], PATIENCE)[0] and (part := os.read(controller, 65536)):
+            shown += part
+            if b"Solving environment" in shown:  # the tool waits for it to be seen
+                Path(f"{record}.heard").touch()
+    os.close(controller)
+    assert process.wait(PATIENCE) == 0 and b"Solving environment" in shown
+    assert b"ready in" in shown
 
 
 def test_the_error_has_all_that_it_said(tmp_path: Path, record: Path) -> None:
