@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from .credentials import without_credentials
 from .environments import interpreter_search
 from .environments import request as environment_request
 from .environments.build_progress import reporting
@@ -42,7 +43,7 @@ class Variables(Mapping[str, str]):
         return repr(dict(self._items))
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Environment:
     """An interpreter with packages, by what it must have; equal requests share one environment in the cache.
 
@@ -182,7 +183,13 @@ class Environment:
             return f"of {self.conda}"
         python = "Python" if self.python is None else f"Python {self.python}"
         packages = f"the versions in {self.lock}" if self.lock else ", ".join(self.requirements) or "numpy"
-        return f"{python} with {packages}"
+        return without_credentials(f"{python} with {packages}")
+
+    def __repr__(self) -> str:
+        """The arguments that were given, without what is secret or may be: credentials in URLs, values of environment variables."""
+        shown = {**self.request(), "env_vars": dict.fromkeys(self.env_vars, "...")}
+        words = (f"{name}={value!r}" for name, value in shown.items() if value)
+        return f"{type(self).__name__}({without_credentials(', '.join(words))})"
 
     def request(self) -> dict[str, Any]:
         """The arguments that make an equal environment, as JSON takes them: ``Environment(**request)``. Without those not given."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .credentials import without_credentials
+
 
 class OpexecError(Exception):
     """Base class of every error raised by opexec."""
@@ -36,7 +38,13 @@ class SpecError(OpexecError, ValueError):
 
 
 class BuildError(OpexecError):
-    """An environment cannot be built: no interpreter fits, or the requirements cannot be installed together."""
+    """An environment cannot be built: no interpreter fits, or the requirements cannot be installed together.
+
+    The message has no user names and passwords in its URLs, whoever wrote them there.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_credentials(message))
 
 
 class PackageError(OpexecError, ValueError):

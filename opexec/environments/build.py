@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..credentials import without_credentials
 from ..errors import BuildError
 from ..files import caches
 from . import installer
@@ -197,8 +198,8 @@ def _for_show(request: dict[str, Any]) -> dict[str, Any]:
     """Without what is secret or may be, and without what does not decide what is installed."""
     request.pop("env_vars", None)
     return {
-        name: installer.without_credentials(value) if isinstance(value, str)
-        else [installer.without_credentials(item) for item in value] if isinstance(value, list)
+        name: without_credentials(value) if isinstance(value, str)
+        else [without_credentials(item) for item in value] if isinstance(value, list)
         else value
         for name, value in request.items()
     }  # fmt: skip

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ..credentials import without_credentials
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -41,7 +43,7 @@ def reporting(title: str, report: Callable[[str], None] | None) -> Iterator[Call
                 else:
                     show = print_line
                     show(title)
-            show(step)
+            show(without_credentials(step))
 
         yield tell
 
@@ -80,6 +82,53 @@ class UvLog:
             )
         elif installed := _INSTALLED.match(line):
             self._report(f"{installed.group().lower()}; compiling bytecode")
+
+
+# What the tools of conda say, in a pipe. micromamba and mamba: "  Install: 34 packages", "Linking numpy-1.26.4-py311_0". conda:
+# "Solving environment: ...working... done", "numpy-1.26.4 | 7.1 MB | ###5 | 35% ".
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_TO_INSTALL = re.compile(r"\s*Install: (\d+) packages?\b")
+_LINKING = re.compile(r"Linking (\S+)")
+_BAR = re.compile(r"(\S+)\s*\|(?: *([\d.]+ ?[KMGT]?i?B) *\|)?.*\d+ ?%")
+_WORKING = re.compile(r"[ .]*\.\.\.working\.\.\.( done)?$")
+# The rows of its tables and lists, rules, and how to activate what was made.
+_NO_STEP = re.compile(
+    r"[-+~#$>│|]|[^A-Za-z]*$|\S+ {2,}\S+ {2,}\S|\w+: *$|To (de)?activate |Or to execute |(micro)?mamba (run|(de)?activate)|conda (de)?activate"
+)
+
+
+class CondaLog:
+    """Makes steps out of the lines of micromamba, mamba and conda, and of the pip that they run: what is downloaded, how many packages
+    are in their place, and what else they say but for tables.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._told: set[str] = set()
+        self._linked = 0
+        self._to_install = 0
+
+    def __call__(self, line: str) -> None:
+        step = self._step(_ESCAPE.sub("", line).strip())
+        if step and step not in self._told:
+            self._told.add(step)
+            self._report(step)
+
+    def _step(self, line: str) -> str | None:
+        if to_install := _TO_INSTALL.match(line):
+            self._to_install = int(to_install.group(1))
+            return f"installing {counted(self._to_install)}"
+        if linking := _LINKING.match(line):
+            self._linked += 1
+            of = f" of {self._to_install}" * bool(self._to_install)
+            return f"linking {linking.group(1)}, {self._linked}{of}"
+        if bar := _BAR.match(line):
+            name, size = bar.groups()
+            return f"downloading {name}" + f" ({size})" * bool(size)
+        if _NO_STEP.match(line):
+            return None
+        said = re.sub(r"\s+", " ", _WORKING.sub("", line).rstrip(":"))
+        return said if len(said) <= 120 else f"{said[:117]}..."
 
 
 def counted(packages: int) -> str:

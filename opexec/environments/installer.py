@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,10 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlsplit
 
+from ..credentials import without_credentials
 from ..errors import BuildError
 from ..files import caches
-from . import pip_config
+from . import pip_config, tool
 
 # Variables that decide which versions are chosen, and from where. They are part of an environment's key.
 _RESOLUTION = (
@@ -125,6 +125,7 @@ def settings(
 
 def fingerprint(found: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What of the settings decides the outcome, for an environment's key: no credentials, and files by their content."""
+    # Tokens that are renewed every few hours must not have every environment built again.
     effective = {**environ, **found.variables}
     chosen = {name: without_credentials(effective[name]) for name in _RESOLUTION if effective.get(name)}
     files = {f"{name}[{i}]": path for name in _FILES for i, path in enumerate(chosen.get(name, "").split())}
@@ -163,46 +164,19 @@ def run(
     """
     environ = {key: value for key, value in os.environ.items() if key not in _UNWANTED}
     environ.update(variables, NO_COLOR="1", UV_NO_PROGRESS="1")
+    if environ.get("UV_LINK_MODE") == "symlink":
+        del environ["UV_LINK_MODE"]  # an environment must outlive `uv cache clean`
     try:
-        process = subprocess.Popen(
-            [_binary(), *arguments],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            pass_fds=tuple(keep_open),
-            start_new_session=True,
+        ended = tool.follow(
+            [_binary(), *arguments], environ, on_line=on_line, keep_open=keep_open, stdout=stdout
         )
     except OSError as error:
         raise BuildError(
             f"expected to run uv, but it cannot be started: {error}. Reinstall it: pip install --force-reinstall uv"
         ) from error
-    said: list[str] = []
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            line = line.rstrip()
-            said.append(line)
-            on_line(line)
-        status = process.wait()
-    except BaseException:
-        # Ctrl-C, or `on_line` raised: with uv go the compilers it may have started.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    finally:
-        process.stderr.close()
-    if status != 0:
-        text = "\n".join(said).strip()
-        ended = (
-            f"uv was ended by {signal.Signals(-status).name}"
-            if status < 0
-            else f"uv ended with status {status}"
-        )
-        raise UvFailed(text if text and status > 0 else f"{ended}\n{text}".strip())
+    if ended.status != 0:
+        text = ended.said
+        raise UvFailed(text if text and ended.status > 0 else f"uv {ended.how}\n{text}".strip())
 
 
 def _binary() -> str:
@@ -224,12 +198,6 @@ def _find_link(link: str) -> str:
     return link.replace(",", "%2C")
 
 
-def without_credentials(urls: str) -> str:
-    """Text without the user names and passwords in its URLs."""
-    # Tokens that are renewed every few hours must not have every environment built again; and messages are not secret.
-    return re.sub(r"(?<=://)[^/@\s]*@", "", urls)
-
-
 @dataclass(frozen=True)
 class Uv:
     """uv at work for one environment: in a folder of its own, without the network where that fails and uv's cache suffices.
@@ -246,7 +214,7 @@ class Uv:
     def prepare(self) -> None:
         """Make the folder, anew if a killed process left one."""
         caches.remove(self.work)
-        self.work.mkdir(parents=True)
+        self.work.mkdir(parents=True, mode=0o700)  # requirements may have passwords in their URLs
         # uv looks for a project's configuration here and in all folders above. The first file it meets ends the search.
         (self.work / "uv.toml").write_text("# No project's settings apply here.\n", encoding="utf-8")
 

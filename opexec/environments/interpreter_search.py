@@ -13,10 +13,12 @@ Only CPython with a global interpreter lock is searched for; any other is taken 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BuildError
@@ -86,6 +88,23 @@ def find(python: str, report: Callable[[str], None] = lambda step: None) -> Inte
     if fitting := [found for found in search.uv() if fits(found.version)]:
         return max(fitting, key=lambda found: found.version_info)
     raise BuildError(search.explain(python, words))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that a search comes to, whatever it is fit for."""
+
+    found: tuple[Interpreter, ...]
+    passed_over: Mapping[Path, str]
+    """Files with the name of an interpreter that are none or do not work, each with the reason, on one line."""
+
+
+def survey() -> Survey:
+    """Look everywhere, and have every shim say what it runs here and now. Takes about 0.2 s a shim."""
+    search = _Search()
+    for _ in (*search.installed(), *search.conda(), *search.scripts()):
+        pass
+    return Survey(tuple(search.found), {path: _short(words) for path, words in search._passed_over.items()})
 
 
 def installed() -> list[Interpreter]:
@@ -219,6 +238,7 @@ class _Search:
         self._looked: list[str] = []
         self._seen: set[str] = set()
         self._scripts: list[Path] = []
+        self._own = os.path.realpath(caches.root() / "environments")
 
     def installed(self) -> Iterator[Interpreter]:
         executable = getattr(sys, "_base_executable", None) or sys.executable
@@ -245,7 +265,7 @@ class _Search:
         yield from self._look(f"uv ({store})", _pythons_in(_bins(store)))
 
     def conda(self) -> Iterator[Interpreter]:
-        home = Path.home()
+        home = Path(os.path.expanduser("~"))
         roots = [
             Path(os.environ[name]) for name in ("CONDA_PREFIX", "MAMBA_ROOT_PREFIX") if os.environ.get(name)
         ]
@@ -254,7 +274,10 @@ class _Search:
         names = ("miniconda3", "miniforge3", "mambaforge", "anaconda3", "micromamba")
         roots += [home / name for name in names] + [Path("/opt", name) for name in ("conda", *names)]
         known = home / ".conda" / "environments.txt"
-        prefixes = [Path(line) for line in known.read_text().splitlines() if line] if known.is_file() else []
+        prefixes = []
+        with contextlib.suppress(OSError):
+            lines = known.read_text(encoding="utf-8", errors="replace").splitlines()
+            prefixes = [Path(line) for line in lines if os.path.isabs(line)]
         folders = [root / "bin" for root in roots] + [
             folder for root in roots for folder in _bins(root / "envs")
         ]
@@ -262,13 +285,23 @@ class _Search:
         yield from self._look("conda (~/.conda/environments.txt and the usual folders)", _pythons_in(folders))
 
     def scripts(self) -> Iterator[Interpreter]:
-        for script in self._scripts:
+        from concurrent.futures import (
+            ThreadPoolExecutor,
+        )  # most requests come no further than the tiers above
+
+        def ask(script: Path) -> Path | BuildError:
             try:
-                target = target_of(script)
+                return target_of(script)
             except BuildError as error:
-                self._passed_over[script] = str(error)
+                return error
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, self._scripts))
+        for script, answer in zip(self._scripts, answers):
+            if isinstance(answer, BuildError):
+                self._passed_over[script] = str(answer)
             else:
-                yield from self._look("", [target])
+                yield from self._look("", [answer])
 
     def _look(self, place: str, candidates: list[Path]) -> Iterator[Interpreter]:
         if place and place not in self._looked:
@@ -290,6 +323,8 @@ class _Search:
                 continue
             if interpreter in self.found:
                 continue
+            if Path(os.path.realpath(interpreter.prefix)).is_relative_to(self._own):
+                continue  # a conda environment of the cache, which conda lists too, may be pruned under what is made from it
             self.found.append(interpreter)
             if interpreter.implementation == "cpython" and not interpreter.free_threaded:
                 if interpreter.version_info >= OLDEST:
@@ -322,9 +357,8 @@ class _Search:
 
 def _short(words: str) -> str:
     """The part of a probe's error that tells this interpreter from others, on one line."""
-    return (
-        (words.partition("asked what it is, ")[2] or words).partition(". Give the path")[0].partition("\n")[0]
-    )
+    told = words.partition("asked what it is, ")[2] or words.partition(" or conda folder; ")[2] or words
+    return told.partition(". Give the path")[0].partition("\n")[0]
 
 
 def _bins(folder: Path) -> list[Path]:

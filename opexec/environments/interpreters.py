@@ -27,6 +27,8 @@ _SECONDS = 30.0  # given to an interpreter to say what it is
 _MARK = "opexec-interpreter:"
 # The one failure that is kept too: it will not mend itself, and a search would start every Python 2 of the machine each time.
 _TOO_OLD: dict[str, Any] = {"failure": "too old"}
+#: What is said of such a one.
+TOO_OLD_TO_SAY = "it does not know the option -I, as Python before 3.4 does not"
 
 # Runs in the foreign interpreter, Python 3.4 and later. The marked line stands apart from what site or a .pth file prints.
 _QUESTION = (
@@ -216,7 +218,7 @@ def is_script(path: Path) -> bool:
 
 def _described(answer: dict[str, Any], executable: Path) -> Interpreter:
     if answer == _TOO_OLD:
-        raise _not_python(executable, "it does not know the option -I, as Python before 3.4 does not")
+        raise _not_python(executable, TOO_OLD_TO_SAY)
     fields = {name: answer[name] for name in Interpreter.__dataclass_fields__ if name != "path"}
     fields["prefix"] = Path(fields["prefix"])
     fields["base_path"] = Path(fields["base_path"]) if answer["is_venv"] else executable

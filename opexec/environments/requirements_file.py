@@ -57,7 +57,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def check(text: str) -> None:
     """Raise BuildError, with the line, for what is refused wherever the file lies. Other files that it names are not looked for."""
-    for number, line in _lines(text):
+    for number, line in lines(text):
         try:
             if line.startswith("-"):
                 option, _ = _option(line)
@@ -107,7 +107,7 @@ def _read(path: Path, found: _Found, into: list[str], above: list[Path]) -> None
         raise BuildError(
             f"expected {path} to be a requirements file, but it cannot be read: {error}."
         ) from error
-    for number, line in _lines(text):
+    for number, line in lines(text):
         try:
             _take(line, path, found, into, above)
         except BuildError as error:
@@ -118,7 +118,7 @@ def _read(path: Path, found: _Found, into: list[str], above: list[Path]) -> None
             raise BuildError(f"{where}{error}") from None
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def lines(text: str) -> Iterator[tuple[int, str]]:
     """The lines that say something, each with the number of its first: joined, without comments, variables filled in."""
     whole, first = "", 0
     for number, line in enumerate(text.splitlines(), 1):
@@ -132,9 +132,14 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         cleaned = re.sub(r"(^|\s)#.*$", "", whole).strip()
         whole = ""
         if cleaned:
-            yield first, re.sub(r"\$\{([A-Z0-9_]+)\}", _variable, cleaned)
+            yield first, filled_in(cleaned)
     if cleaned := re.sub(r"(^|\s)#.*$", "", whole).strip():
-        yield first, re.sub(r"\$\{([A-Z0-9_]+)\}", _variable, cleaned)
+        yield first, filled_in(cleaned)
+
+
+def filled_in(text: str) -> str:
+    """The text with environment variables (``${NAME}``) replaced by their values, where they have one."""
+    return re.sub(r"\$\{([A-Z0-9_]+)\}", _variable, text)
 
 
 def _variable(match: re.Match[str]) -> str:

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -21,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..credentials import without_credentials
 from ..environment import Environment
 from ..errors import BuildError
 from ..files import caches
 from . import build as environment_build
-from . import installer
+from .build_progress import reporting
+from .requirement import content_of, local_path
 
 _FORMAT = 1  # of a name's file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -88,6 +89,8 @@ class Name:
     """The version of Python that was chosen."""
     base: Path
     """The interpreter that was chosen."""
+    files: str | None = None
+    """`files_of` the request then."""
 
     @property
     def home(self) -> Path:
@@ -102,8 +105,9 @@ class Name:
 class NamedEnvironment(Environment):
     """The environment that a name stands for.
 
-    `resolve` gives the interpreter that was built for the name, without looking at indexes or settings. Should it be gone from the
-    cache, it is built again with the same interpreter and, as long as its lock is there, the same versions.
+    `resolve` gives the interpreter that was built for the name, without looking at indexes, settings or the files that it was made
+    from: they need not be there any more. Should it be gone from the cache, it is built again with the same interpreter and, as long
+    as its lock is there, the same versions.
     """
 
     _name: Name
@@ -119,7 +123,10 @@ class NamedEnvironment(Environment):
             # The interpreter of the first time, also where the caller's own was meant; another of its line if it is gone.
             line = ".".join(name.python.split(".")[:2])
             request["python"] = name.base if name.base.exists() else line
+        files = {argument: request.pop(argument) for argument in ("lock", "conda") if argument in request}
         super().__init__(**request)
+        for argument, path in files.items():  # past the check that they are there
+            object.__setattr__(self, argument, str(path))
         object.__setattr__(self, "_name", name)
 
     def __str__(self) -> str:
@@ -130,8 +137,17 @@ class NamedEnvironment(Environment):
         if stored is not None and stored.complete:
             caches.touch(stored.home / "used")
             return stored.interpreter
+        if self.conda and (self._name.home / "conda.lock").is_file():
+            from . import conda as environment_conda
+
+            with reporting(f"environment {self}", progress) as report:
+                return environment_conda.rebuild(self, self._name.home, report)
         python = super().resolve(progress)
-        save(self._name.name, self._name.request, python)
+        name = save(self._name.name, self._name.request, python)
+        if (
+            not self.conda and name.files != self._name.files
+        ):  # it was built from its lock, not from the files as they are now
+            _keep(dataclasses.replace(name, files=self._name.files))
         return python
 
 
@@ -203,16 +219,27 @@ def save(name: str, request: dict[str, Any], interpreter: Path) -> Name:
         raise BuildError(
             f"expected {interpreter} to be in an environment that opexec built; {home} does not describe one."
         )
-    found = Name(check_name(name), request, stored.key, stored.python, stored.base)
-    caches.folder("names")
-    entry = {
-        "format": _FORMAT,
-        "key": found.key,
-        "python": {"version": found.python, "path": str(found.base)},
-        "request": request,
-    }
-    _write(_name_file(name), json.dumps(entry, indent=1, sort_keys=True) + "\n")
+    found = Name(check_name(name), request, stored.key, stored.python, stored.base, files_of(request))
+    _keep(found)
     return found
+
+
+def files_of(request: dict[str, Any]) -> str | None:
+    """A digest of what the files say that a request names: a lock, a conda file, local packages. None where it names none, or one
+    cannot be read.
+    """
+    said: list[Any] = []
+    try:
+        if lock := request.get("lock"):
+            said.append(Path(lock).read_text(encoding="utf-8"))
+        if conda := request.get("conda"):
+            from . import conda as environment_conda
+
+            said.append(environment_conda.key(Path(conda)))
+    except (OSError, UnicodeDecodeError, BuildError):
+        return None
+    said += [content_of(path) for item in request.get("requirements", ()) if (path := local_path(item))]
+    return caches.digest(said) if said else None
 
 
 def forget(name: str) -> None:
@@ -304,7 +331,7 @@ def _last_use(home: Path) -> datetime.datetime | None:
 def _public(value: Any) -> Any:
     if isinstance(value, list):
         return [_public(each) for each in value]
-    return installer.without_credentials(value) if isinstance(value, str) else value
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def _homes() -> Path:
@@ -329,10 +356,27 @@ def _read_name(name: str) -> Name | None:
             return None
         python = kept["python"]
         return Name(
-            name, dict(kept["request"]), str(kept["key"]), str(python["version"]), Path(python["path"])
+            name,
+            dict(kept["request"]),
+            str(kept["key"]),
+            str(python["version"]),
+            Path(python["path"]),
+            kept.get("files"),
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _keep(name: Name) -> None:
+    caches.folder("names")
+    entry = {
+        "format": _FORMAT,
+        "key": name.key,
+        "python": {"version": name.python, "path": str(name.base)},
+        "request": name.request,
+        "files": name.files,
+    }
+    caches.write_json(_name_file(name.name), entry)
 
 
 def _suggestion(name: str, known: list[str]) -> str:
@@ -342,21 +386,3 @@ def _suggestion(name: str, known: list[str]) -> str:
     if near := difflib.get_close_matches(name, known, n=3, cutoff=0.6):
         text = f"Did you mean {' or '.join(near)}? {text}"
     return text
-
-
-def _write(path: Path, text: str) -> None:
-    """As `caches.write_text`, but what holds a password in an index's URL is for this user's eyes alone."""
-    mode = 0o600 if re.search(r"://[^/@\s]+@", text) else 0o666
-    scratch = caches.scratch_beside(path)
-    try:
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(scratch, path)
-    except BaseException as error:
-        scratch.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise BuildError(
-                f"cannot write {path}: {error}. Make room there, or set OPEXEC_CACHE to another folder."
-            ) from error
-        raise

@@ -79,14 +79,17 @@ def choose(wanted: Wanted, uv: Uv, report: Callable[[str], None]) -> Chosen:
     if passed_over:
         report(f"taking Python {base.version}: no versions fit {_minors(passed_over)}")
     if wanted.lock is not None:
-        return Chosen(base, wanted.lock, [each.version for each in passed_over])
+        return Chosen(
+            base, _with_python(wanted.lock, base, passed_over), [each.version for each in passed_over]
+        )
     report(f"choosing versions for {base}")
     resolved = _pin(wanted, uv, base, wanted.requirements)
     if "numpy" not in map(name_of, pinned_in(resolved)):
         # Only now, when nothing asks for numpy. Asked for from the start, the newest numpy could be
         # preferred to the newest version of a package that wants an older one.
         resolved = _pin(wanted, uv, base, [*wanted.requirements, "numpy"])
-    return Chosen(base, _head(wanted, base, passed_over) + resolved, [each.version for each in passed_over])
+    lock = f"# {wanted.title}\n{_head(base, passed_over)}{resolved}"
+    return Chosen(base, lock, [each.version for each in passed_over])
 
 
 def python_of(lock: str) -> str | None:
@@ -95,11 +98,21 @@ def python_of(lock: str) -> str | None:
     return match and match.group(1)
 
 
-def _head(wanted: Wanted, base: Interpreter, passed_over: list[Interpreter]) -> str:
-    lines = [f"# {wanted.title}", f"# python: {base.version} ({base.implementation}, {base.platform})"]
+def _head(base: Interpreter, passed_over: list[Interpreter]) -> str:
+    """The Python that versions were chosen for, as `python_of` reads it."""
+    lines = [f"# python: {base.version} ({base.implementation}, {base.platform})"]
     if passed_over:
         lines.append(f"# no versions fit: {_minors(passed_over)}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _with_python(lock: str, base: Interpreter, passed_over: list[Interpreter]) -> str:
+    """A lock that was given, with the Python it is installed for: from it another machine is to take the same one."""
+    if python_of(lock) == "{}.{}".format(*base.version_info):
+        return lock
+    stale = re.compile(r"# (python|no versions fit): ")
+    kept = (line for line in lock.splitlines(keepends=True) if not stale.match(line))
+    return _head(base, passed_over) + "".join(kept)
 
 
 def _interpreter(

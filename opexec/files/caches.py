@@ -25,17 +25,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..credentials import has_password
 from ..errors import BuildError
 
 
 def root() -> Path:
-    """The cache folder, absolute; not made by asking for it."""
+    """The cache folder, absolute; not made by asking for it.
+
+    Raises:
+        BuildError: it would be in the home folder, and the user has none.
+    """
     chosen = os.environ.get("OPEXEC_CACHE")
     if chosen:
         return Path(os.path.abspath(os.path.expanduser(chosen)))
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        raise BuildError(
+            "expected a home folder to keep files in, but HOME is not set and this user is not known to the system. "
+            "Set OPEXEC_CACHE to a folder that can be written to."
+        )
     return Path(base, "opexec")
 
 
@@ -62,10 +72,15 @@ def folder(*parts: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file at once: whoever reads it sees the old text, the new text or no file, never a part."""
+    """Write a file at once: whoever reads it sees the old text, the new text or no file, never a part. What has a password in a URL
+    is for this user's eyes alone.
+    """
     temporary = scratch_beside(path)
+    mode = 0o600 if has_password(text) else 0o666
     try:
-        temporary.write_text(text, encoding="utf-8")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -146,7 +161,13 @@ def locked(path: Path, on_wait: Callable[[str], None]) -> Iterator[int]:
     `on_wait` is called once, with a word for the holder, if the lock is taken. The file is never deleted: a waiter could
     hold a lock on the deleted file while a third process locks a new one.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise BuildError(
+            f"expected to lock {path}, but it cannot be opened: {error}. Another user may have made it: "
+            "set OPEXEC_CACHE to a folder of your own."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,8 +179,9 @@ def locked(path: Path, on_wait: Callable[[str], None]) -> Iterator[int]:
                 f"expected {path.parent} to be on a file system with file locks, but locking failed: {error}. "
                 "Set OPEXEC_CACHE to a folder on a local disk."
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk; it is only for those who wait to be told
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
         yield descriptor
     finally:
         # By name and not by closing alone: a process forked meanwhile has a copy of the descriptor.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..environments import interpreter_search
-from ..environments.interpreters import OLDEST, Interpreter
+from ..environments.interpreters import OLDEST, TOO_OLD_TO_SAY, Interpreter
 from ..errors import BuildError
 from ..files import caches
 from ..ipc import VERSION
@@ -57,7 +57,8 @@ class Report:
 
 
 def examine(report: Callable[[str], None] = lambda step: None) -> Report:
-    """Look at everything. Takes about a second the first time, when all interpreters are asked what they are.
+    """Look at everything. Takes about a second the first time, when all interpreters are asked what they are, and a second or two more
+    where there are shims (pyenv's, asdf's), which are asked every time.
 
     `report` is told what is looked at.
     """
@@ -250,13 +251,15 @@ def _judge_cache(seen: machine.Cache) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _Python:
-    version: str
+    version: str | None
     path: str
-    implementation: str
+    implementation: str | None
     free_threaded: bool
     numpy: str | None
     worker: bool
     """Whether opexec takes it for an `Environment` on its own; others it takes by their path."""
+    problem: str | None = None
+    """Why it was passed over: it did not say what it is. Then nothing else is known of it."""
 
 
 def _pythons() -> tuple[_Python, ...] | None:
@@ -265,10 +268,15 @@ def _pythons() -> tuple[_Python, ...] | None:
         caches.folder("interpreters")
     except BuildError:
         return None
-    search = interpreter_search._Search()  # `installed` leaves out those that no worker can run in
-    for _ in (*search.installed(), *search.conda()):
-        pass
-    return tuple(_described(each) for each in sorted(search.found, key=lambda each: each.version_info))
+    seen = interpreter_search.survey()
+    passed_over = (
+        _Python(None, str(path), None, False, None, False, why)
+        for path, why in sorted(seen.passed_over.items())
+    )
+    return (
+        *(_described(each) for each in sorted(seen.found, key=lambda each: each.version_info)),
+        *passed_over,
+    )
 
 
 def _described(found: Interpreter) -> _Python:
@@ -285,7 +293,7 @@ def _judge_pythons(seen: tuple[_Python, ...] | None) -> Iterator[Finding]:
         )
         return
     fitting = [each for each in seen if each.worker]
-    lines = sorted({tuple(map(int, each.version.split(".")[:2])) for each in fitting})
+    lines = sorted({tuple(map(int, (each.version or "").split(".")[:2])) for each in fitting})
     if fitting:
         yield _good(f"workers can run in Python {', '.join(f'{major}.{minor}' for major, minor in lines)}")
     else:
@@ -296,18 +304,49 @@ def _judge_pythons(seen: tuple[_Python, ...] | None) -> Iterator[Finding]:
             ),
         )
     for each in seen:
-        yield _good(f"{_name(each)} ({each.path})" + ("" if each.worker else f": {_why_not(each)}"))
+        if each.problem is None:
+            yield _good(f"{_name(each)} ({each.path})" + ("" if each.worker else f": {_why_not(each)}"))
+        elif each.problem == TOO_OLD_TO_SAY:
+            yield _good(f"{each.path}: {_too_old()}")
+        elif not _NOT_SELECTED.search(each.problem):
+            yield _limit(f"{each.path} does not work: {each.problem}", _cure(Path(each.path)))
+    if idle := [each.path for each in seen if each.problem and _NOT_SELECTED.search(each.problem)]:
+        yield _good(
+            f"{', '.join(idle)}: shims of versions that are not selected here; opexec finds the versions themselves"
+        )
+
+
+# What pyenv, asdf and mise say where a shim has nothing to run, and nothing is wrong.
+_NOT_SELECTED = re.compile(r"command not found|[Nn]o version is set|[Nn]o preset version")
+
+
+def _cure(path: Path) -> str:
+    pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))
+    if path.is_relative_to(pyenv / "versions"):
+        name = path.relative_to(pyenv / "versions").parts[0]
+        how = f"Make it anew (pyenv install --force {name}) or remove it (pyenv uninstall {name})"
+    elif path.is_relative_to(pyenv / "shims"):
+        how = (
+            "Install the version that it is to run, or select another (pyenv versions, pyenv global VERSION)"
+        )
+    else:
+        how = "Install it anew, or remove it"
+    return f"{how}. Until then opexec does without it."
 
 
 def _name(python: _Python) -> str:
-    name = {"cpython": "CPython", "pypy": "PyPy"}.get(python.implementation, python.implementation)
+    name = {"cpython": "CPython", "pypy": "PyPy"}.get(python.implementation or "", python.implementation)
     return f"{name} {python.version}{' free-threaded' if python.free_threaded else ''}"
 
 
 def _why_not(python: _Python) -> str:
-    if tuple(map(int, re.findall(r"\d+", python.version)[:2])) < OLDEST:
-        return "too old for workers, which need {}.{}".format(*OLDEST)
+    if tuple(map(int, re.findall(r"\d+", python.version or "")[:2])) < OLDEST:
+        return _too_old()
     return "only taken by its path: env=PATH, or Environment(python=PATH)"
+
+
+def _too_old() -> str:
+    return "too old for workers, which need {}.{}".format(*OLDEST)
 
 
 def _plain(seen: Any) -> Any:

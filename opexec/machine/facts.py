@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from ..errors import LoadError
+from ..errors import BuildError, LoadError
 from ..files import caches
 from ..packages import cleanup as package_cleanup
 from . import control_groups, devices
@@ -145,7 +145,10 @@ def gpus(driver: Path = Path("/proc/driver/nvidia/version")) -> Gpus:
 
 
 def cache() -> Cache:
-    root = caches.root()
+    try:
+        root = caches.root()
+    except BuildError as error:
+        return Cache(Path("~/.cache/opexec"), str(error), None, 0, 0)
     problem = None
     nearest = next(folder for folder in (root, *root.parents) if folder.exists())
     if not nearest.is_dir():

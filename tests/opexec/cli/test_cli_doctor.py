@@ -46,6 +46,46 @@ def test_few_descriptors_are_a_limit() -> None:
     assert lines[place].startswith("limit") and lines[place + 1].strip() == "-> Raise it: ulimit -n 4096."
 
 
+def test_an_interpreter_that_does_not_work_is_a_limit(tmp_path: Path) -> None:
+    """A version of pyenv whose library is gone, a link that leads nowhere, and a shim."""
+    version = tmp_path / "pyenv" / "versions" / "3.98.1" / "bin"
+    version.mkdir(parents=True)
+    (version / "python3.98").write_text("\x7fELF is not all that it takes")
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "python3.99").symlink_to(tmp_path / "gone")
+    shim = tmp_path / "path" / "python3.97"
+    shim.write_text('#!/bin/sh\necho "pyenv: version 3.97 is not installed" >&2\nexit 1\n')
+    for program in (shim, version / "python3.98"):
+        program.chmod(0o755)
+    done = opexec(
+        "doctor", PYENV_ROOT=str(tmp_path / "pyenv"), PATH=f"{tmp_path / 'path'}:{os.environ['PATH']}"
+    )
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert done.status == 0 and not any("3.97 (" in line or "3.98 (" in line for line in lines)
+    for program, words, cure in (
+        (
+            version / "python3.98",
+            "does not work: it cannot be executed: Exec format error",
+            "pyenv install --force 3.98.1",
+        ),
+        (
+            tmp_path / "path" / "python3.99",
+            f"is a link to {tmp_path / 'gone'}, which does not exist",
+            "or remove it",
+        ),
+        (
+            shim,
+            "does not work: it ended with status 1: pyenv: version 3.97 is not installed",
+            "Install it anew",
+        ),
+    ):
+        (place,) = (
+            number for number, line in enumerate(lines) if str(program) in line and "does not work" in line
+        )
+        assert words in lines[place] and lines[place].startswith("limit"), lines[place]
+        assert cure in lines[place + 1]
+
+
 def test_what_keeps_opexec_from_working_is_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

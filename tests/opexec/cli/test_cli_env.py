@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,26 @@ def test_the_same_again_is_quick_and_another_needs_replace(shelf: Path) -> None:
     )
     replaced = opexec_here("env", "create", "small", "tiny>=2", "--replace")
     assert replaced.status == 0 and versions(Path(replaced.out.strip()), "tiny") == ["2.0"]
+
+
+def test_what_its_lock_or_a_local_package_says_by_now_needs_replace(shelf: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "app.lock"
+    lock.write_text("tiny==1.0\nnumpy==1.5\n")
+    place = tmp_path / "tiny-1.0-py3-none-any.whl"
+    shutil.copy(shelf / place.name, place)
+    for name, arguments, change in (
+        ("locked", ("--lock", lock), lambda: lock.write_text("tiny==2.0\nnumpy==1.5\n")),
+        ("local", (f"tiny @ {place.as_uri()}",), lambda: os.utime(place, (1e9, 1e9))),
+    ):
+        first = opexec_here("env", "create", name, *arguments)
+        assert first.status == 0, first.err
+        change()
+        refused = opexec_here("env", "create", name, *arguments)
+        assert refused.status == 1 and "from before the files changed that it is made from" in refused.err
+        assert opexec_here("env", "path", name).out == first.out
+        replaced = opexec_here("env", "create", name, *arguments, "--replace")
+        assert replaced.status == 0 and replaced.out != first.out, replaced.err
+        assert opexec_here("env", "create", name, *arguments).out == replaced.out
 
 
 def test_requirements_and_constraints_from_files(shelf: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +33,7 @@ from opexec.errors import BuildError
 from opexec.files import caches
 from tests import shelves
 from tests.absent import absent
-from tests.shelves import home_of, index, quiet, versions, wheel
+from tests.shelves import Served, home_of, index, quiet, versions, wheel
 
 own_settings = shelves.own_settings
 shelf = shelves.shelf
@@ -443,6 +444,45 @@ def test_what_was_built_can_be_read_from_its_summary(shelf: Path) -> None:
         "used",
         "venv",
     ]
+
+
+def test_what_uv_says_of_an_index_with_a_password_does_not_tell_it(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    nobody = "http://someone:pass-word@127.0.0.1:9/simple"
+    told: list[str] = []
+    with pytest.raises(BuildError, match="127.0.0.1:9") as caught:
+        Environment(requirements=["tiny"], index_url=nobody).resolve(told.append)
+    with pytest.raises(BuildError, match="127.0.0.1:9") as direct:
+        Environment(requirements=[f"tiny @ {nobody}/tiny-1.0-py3-none-any.whl"]).resolve(told.append)
+    shown = "".join(traceback.format_exception(caught.value) + traceback.format_exception(direct.value))
+    assert "127.0.0.1:9" in "".join(told)
+    assert "pass-word" not in shown + "".join(told) and "someone" not in shown + "".join(told)
+
+
+def test_a_password_in_a_requirement_is_for_the_user_alone(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Served(shelf)
+    place = served.url.replace("://", "://me:pass-word@") + "tiny-1.0-py3-none-any.whl"
+    try:
+        home = home_of(Environment(requirements=[f"tiny @ {place}"]).resolve(quiet))
+    finally:
+        served.stop()
+    lock = home / "requirements.lock"
+    assert f"tiny @ {place}" in lock.read_text() and lock.stat().st_mode & 0o077 == 0
+    assert "pass-word" not in lock.read_text().partition("\n")[0]
+    assert "pass-word" not in (home / "complete.json").read_text()
+
+
+def test_it_outlives_uvs_cache(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_LINK_MODE", "symlink")
+    python = Environment(requirements=["tiny"]).resolve(quiet)
+    shutil.rmtree(os.environ["UV_CACHE_DIR"])
+    assert versions(python, "tiny") == ["2.0"]
 
 
 def test_the_last_use_is_kept_to_a_minute(shelf: Path) -> None:

@@ -352,6 +352,40 @@ def test_a_lock_that_names_no_python_is_for_the_newest_it_can_be_had_with(
     assert caches.read_json(home_of(python) / "complete.json")["made_with"]["version"] == old.version
 
 
+@pytest.mark.parametrize("asked", [None, "older", ">=3.7"])
+def test_the_python_taken_for_a_lock_is_written_in_its_copy(
+    shelf: Path, tmp_path: Path, old: Interpreter, asked: str | None
+) -> None:
+    """So that elsewhere, where other interpreters are found, it is the same one."""
+    ours = interpreter_search.calling()
+    wheel_for(shelf, "aged", old)
+    lock = tmp_path / "frozen.txt"
+    text = "# by another tool\nnumpy==1.5 \\\n"
+    text += f"    --hash=sha256:{shelves.sha256(shelf / 'numpy-1.5-py3-none-any.whl')}\n"
+    text += f"aged==1.0 --hash=sha256:{shelves.sha256(next(shelf.glob('aged-*')))}\n"
+    lock.write_text(text)
+    python = Environment(minor(old) if asked == "older" else asked, lock=lock).resolve(quiet)
+    written = (home_of(python) / "requirements.lock").read_text()
+    assert written.startswith(f"# python: {old.version} (") and written.endswith(lock.read_text())
+    assert (f"# no versions fit: Python {ours.version}" in written) == (asked is None)
+    again = tmp_path / "again.lock"
+    again.write_text(written)
+    assert Environment.from_lock(again).resolve(quiet) == python
+    assert (home_of(python) / "requirements.lock").read_text() == written
+
+
+def test_a_lock_installed_for_another_python_than_it_names_names_that_one(
+    shelf: Path, tmp_path: Path, old: Interpreter
+) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(
+        "# title\n# python: 3.99.1 (cpython, linux)\n# no versions fit: Python 3.100.1\nnumpy==1.5\n"
+    )
+    python = Environment(minor(old), lock=lock).resolve(quiet)
+    written = (home_of(python) / "requirements.lock").read_text()
+    assert written == f"# python: {old.version} ({old.implementation}, {old.platform})\n# title\nnumpy==1.5\n"
+
+
 def test_hashes_in_a_lock_are_verified(shelf: Path, tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     right = shelves.sha256(shelf / "tiny-1.0-py3-none-any.whl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -65,6 +66,56 @@ def test_built_again_it_has_the_same_versions(shelf: Path) -> None:
     assert again == python
     assert versions(again, "tiny") == ["2.0"]
     assert environment_store.find("small").names == ("small",)
+
+
+def made_from(kind: str, folder: Path) -> tuple[Path, Environment]:
+    """A file of that kind, which asks for the first of `tiny`, and what it asks for."""
+    folder.mkdir()
+    if kind == "requirements":
+        file = folder / "requirements.txt"
+        file.write_text("tiny<2\n")
+        return file, Environment.from_requirements(file)
+    if kind == "project":
+        file = folder / "pyproject.toml"
+        file.write_text('[project]\nname = "p"\nversion = "1"\ndependencies = ["tiny<2"]\n')
+        return file, Environment.from_pyproject(file)
+    if kind == "script":
+        file = folder / "script.py"
+        file.write_text('# /// script\n# dependencies = ["tiny<2"]\n# ///\n')
+        return file, Environment.from_script(file)
+    file = folder / "frozen.txt"
+    file.write_text("tiny==1.0\nnumpy==1.5\n")
+    return file, Environment.from_lock(file)
+
+
+@pytest.mark.parametrize("kind", ["requirements", "project", "script", "lock"])
+def test_the_file_that_it_was_made_from_is_not_needed_any_more(
+    shelf: Path, tmp_path: Path, kind: str
+) -> None:
+    file, environment = made_from(kind, tmp_path / "project")
+    python = create("small", environment)
+    shutil.rmtree(file.parent)
+    assert environment_store.named("small").resolve(quiet) == python
+    assert environment_store.resolve("small") == python
+    shutil.rmtree(home_of(python) / "venv")
+    assert environment_store.named("small").resolve(quiet) == python  # from its own lock
+    shutil.rmtree(home_of(python))
+    if kind != "lock":
+        assert versions(environment_store.named("small").resolve(quiet), "tiny") == ["1.0"]
+        return
+    with pytest.raises(
+        BuildError, match=r"expected lock to be a file of exact versions, but .*frozen.txt cannot be read"
+    ):
+        environment_store.named("small").resolve(quiet)
+
+
+def test_a_folder_that_it_was_made_from_is_not_needed_any_more(shelf: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(shelf, moved)
+    place = (moved / "tiny-1.0-py3-none-any.whl").as_uri()
+    python = create("small", Environment(requirements=[f"tiny @ {place}"], find_links=[moved]))
+    shutil.rmtree(moved)
+    assert environment_store.named("small").resolve(quiet) == python
 
 
 def test_looking_it_up_is_a_use(shelf: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opexec.credentials import without_credentials
 from opexec.environment import Environment
 from opexec.environments.requirement import normalised
 from opexec.errors import BuildError
@@ -170,3 +171,64 @@ def test_paths_do_not_depend_on_the_working_directory(
     environment = Environment(find_links=["wheels", Path("~/w"), "https://a/b"], lock="a.lock")
     assert environment.find_links == (str(tmp_path / "wheels"), os.path.expanduser("~/w"), "https://a/b")
     assert environment.lock == str(tmp_path / "a.lock")
+
+
+# What is secret
+
+
+SECRET = "https://me:se:cr@t@example.org/simple"
+
+
+def test_shown_it_has_no_credentials() -> None:
+    environment = Environment(
+        requirements=["x @ " + SECRET.replace("simple", "x-1.0.whl")],
+        index_url=SECRET,
+        extra_index_urls=[SECRET],
+        find_links=[SECRET],
+        env_vars={"TOKEN": "secret"},
+    )
+    for text in (repr(environment), str(environment), repr([environment])):
+        assert "me:" not in text and "cr@t" not in text and "secret" not in text
+    assert repr(environment) == (
+        "Environment(requirements=['x @ https://example.org/x-1.0.whl'], find_links=['https://example.org/simple'], "
+        "index_url='https://example.org/simple', extra_index_urls=['https://example.org/simple'], env_vars={'TOKEN': '...'})"
+    )
+    assert environment.index_url == SECRET and environment.request()["find_links"] == [SECRET]
+
+
+def test_shown_it_has_what_was_given() -> None:
+    assert repr(Environment("3.9", ["numpy<2"])) == "Environment(python='3.9', requirements=['numpy<2'])"
+    assert eval(repr(Environment())) == Environment()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"index_url": f"{SECRET} x"},
+        {"extra_index_urls": SECRET},
+        {"requirements": [f"no requirement {SECRET}"]},
+        {"find_links": SECRET},
+    ],
+)
+def test_what_is_refused_is_told_without_credentials(arguments: dict[str, object]) -> None:
+    with pytest.raises(BuildError) as caught:
+        Environment(**arguments)  # type: ignore[arg-type]
+    assert "example.org" in str(caught.value)
+    assert "cr@t" not in str(caught.value) and "cr@t" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at https://me:x@a.org/b, not https://a.org/c@d", "at https://a.org/b, not https://a.org/c@d"),
+        (
+            "['https://a.org', 'me@b.org'] http://a.org me@b.org",
+            "['https://a.org', 'me@b.org'] http://a.org me@b.org",
+        ),
+        ("https://conda.example/t/tk-123/forge/linux-64", "https://conda.example/t/.../forge/linux-64"),
+        ("git+https://token@a.org/b.git@v1", "git+https://a.org/b.git@v1"),
+        ("/home/t/x @ file:///t/y/z@1", "/home/t/x @ file:///t/y/z@1"),
+    ],
+)
+def test_credentials_are_found_in_urls_alone(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown

@@ -227,6 +227,23 @@ def test_a_venv_on_path_stands_for_its_base(tmp_path: Path, monkeypatch: pytest.
     assert os.path.realpath(base_of(probe(venv)).path) == os.path.realpath(calling().path)
 
 
+def test_a_conda_environment_of_the_cache_is_not_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretend: Pretend
+) -> None:
+    """conda writes every environment it makes into its list; one that opexec has it make may be pruned."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path / "cache"))
+    prefix = tmp_path / "cache" / "environments" / "key" / "venv"
+    theirs = tmp_path / "theirs"
+    for each in (prefix, theirs):
+        pretend(each / "bin" / "python3.9", "3.9.7", prefix=each)
+    known = tmp_path / "home" / ".conda" / "environments.txt"
+    known.parent.mkdir(parents=True)
+    known.write_bytes(f"{prefix}\n{theirs}\n".encode() + b"/\xff\nrelative\n")
+    found = [each.path for each in installed()]
+    assert theirs / "bin" / "python3.9" in found and prefix / "bin" / "python3.9" not in found
+
+
 def test_a_broken_shim_is_passed_over_and_named(tmp_path: Path) -> None:
     shim = script(
         tmp_path / "path" / "python3.99",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import threading
@@ -57,6 +58,31 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
         caches.write_text(tmp_path / "none" / "file", "")
     path.write_text('{"a": 1')
     assert caches.read_json(path) is None
+
+
+def test_a_password_is_for_the_user_alone(tmp_path: Path) -> None:
+    for text, private in (
+        ("x @ https://token@example.org/x.whl", True),
+        ("x @ git+ssh://me:pass@example.org/x.git", True),
+        ("x @ git+ssh://git@example.org/x.git@v1", False),
+        ("x==1", False),
+    ):
+        caches.write_text(tmp_path / "file", text)
+        assert ((tmp_path / "file").stat().st_mode & 0o077 == 0) == private, text
+
+
+def test_without_a_home_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPEXEC_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as where a container is run under any number
+    with pytest.raises(BuildError, match="HOME is not set.*Set OPEXEC_CACHE"):
+        caches.folder("interpreters")
+
+
+def test_a_lock_that_cannot_be_opened_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="expected to lock .*absent.*Set OPEXEC_CACHE|set OPEXEC_CACHE"):
+        with caches.locked(tmp_path / "absent" / "lock", lambda holder: None):
+            raise AssertionError
 
 
 def test_digests_tell_values_apart() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from opexec.environments import interpreters
 from opexec.machine import doctor
 from opexec.machine import facts as machine
 from opexec.machine.devices import Gpu
@@ -84,6 +86,38 @@ def test_an_interpreter_that_cannot_be_a_worker_says_why() -> None:
     assert any("3.13.0 free-threaded (/free): only taken by its path" in fact for fact in facts)
 
 
+def test_what_was_passed_over_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYENV_ROOT", "/pyenv")
+
+    def passed_over(path: str, problem: str) -> doctor._Python:
+        return doctor._Python(None, path, None, False, None, False, problem)
+
+    good = doctor._Python("3.9.1", "/p", "cpython", False, None, True)
+    of_pyenv, shim, other, ancient, idle = (
+        passed_over(
+            "/pyenv/versions/3.8.1/bin/python3.8", "it ended with status 127: libpython3.8.so: cannot open"
+        ),
+        passed_over(
+            "/pyenv/shims/python3", "it ended with status 1: pyenv: version `3.9.9' is not installed"
+        ),
+        passed_over("/usr/bin/python3", "/usr/bin/python3 is a link to /gone, which does not exist"),
+        passed_over("/usr/bin/python2", interpreters.TOO_OLD_TO_SAY),
+        passed_over(
+            "/pyenv/shims/python3.7", "it ended with status 127: pyenv: python3.7: command not found"
+        ),
+    )
+    findings = list(doctor._judge_pythons((good, of_pyenv, shim, other, ancient, idle)))
+    limits = [(each.fact, each.cure or "") for each in findings if each.level == LIMIT]
+    assert [fact for fact, _ in limits] == [
+        f"{each.path} does not work: {each.problem}" for each in (of_pyenv, shim, other)
+    ]
+    assert "pyenv install --force 3.8.1" in limits[0][1] and "pyenv uninstall 3.8.1" in limits[0][1]
+    assert "pyenv global VERSION" in limits[1][1] and "Install it anew, or remove it." in limits[2][1]
+    facts = [each.fact for each in findings if each.level == GOOD]
+    assert "/usr/bin/python2: too old for workers, which need 3.7" in facts
+    assert facts[-1].startswith("/pyenv/shims/python3.7: shims of versions that are not selected here;")
+
+
 def test_this_machine_is_described_in_json() -> None:
     report = doctor.examine()
     assert report.works, report.findings
@@ -148,3 +182,11 @@ def test_a_cache_that_cannot_be_written_to_is_told(tmp_path: Path, monkeypatch: 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OPEXEC_CACHE", str(tmp_path / "file" / "cache"))
     assert "is not a folder" in (machine.cache().problem or "")
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPEXEC_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    (finding,) = doctor._judge_cache(machine.cache())
+    assert finding.level == BROKEN and "HOME is not set" in finding.fact

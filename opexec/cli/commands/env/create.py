@@ -105,7 +105,13 @@ def command(
             f"the name {name} stands for another environment already ({_words(before.public_request)}). "
             "Give --replace, or another name."
         )
-    if before is not None and before.request == request:
+    if before is not None and not replace:
+        now = environment_store.files_of(request)
+        if before.files and now and before.files != now:
+            raise BuildError(
+                f"the name {name} stands for an environment from before the files changed that it is made from "
+                f"({_words(before.public_request)}). Give --replace, or another name."
+            )
         path = environment_store.named(name).resolve()
     else:
         path = environment.resolve()
@@ -146,9 +152,14 @@ def _asked_for(
         for argument in _MANY:
             asked[argument] += inside.pop(argument, [])
         asked.update(inside)
-    given = {"python": python, "index_url": index_url, "lock": lock, "env_vars": _variables(env_vars)}
+    given = {"python": python, "index_url": index_url, "env_vars": _variables(env_vars)}
+    given["conda" if lock and _is_of_conda(lock) else "lock"] = lock
     asked.update({argument: value for argument, value in given.items() if value})
     return Environment(**{argument: value for argument, value in asked.items() if value})
+
+
+def _is_of_conda(lock: str) -> bool:
+    return "@EXPLICIT" in Path(lock).read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _read(file: Path) -> Environment:

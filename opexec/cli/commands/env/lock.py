@@ -19,7 +19,8 @@ from ... import show
     help="Write them to this file, which is replaced. [default: standard output]",
 )
 def command(name: str, output: Path | None) -> None:
-    """Print the exact version of every package in the environment NAME (or with that key), as a requirements file.
+    """Print the exact version of every package in the environment NAME (or with that key), as a requirements file; of a conda environment as
+    conda's own list of packages.
 
     `opexec env create NAME --lock FILE` builds the same again, on another machine too.
     """
