@@ -24,6 +24,10 @@ from ..errors import LoadError
 #: What decides which GPUs a process sees.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
+#: Several workers may compute on one GPU, and other programs beside them: jax and TensorFlow are to take of its memory what they need. By
+#: themselves they take most of it when they first look at it, so that the next one finds none.
+SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
 _LISTED = re.compile(r"GPU (\d+): (.*) \(UUID: (GPU-[0-9A-Fa-f-]+)\)\s*$")
 # The parts of a GPU stand below it, indented. Drivers before R470 name a part by its GPU: MIG-GPU-<UUID>/<instance>/<instance>.
 _LISTED_PART = re.compile(r"\s+(MIG .*?)\s+Device\s+\d+: \(UUID: (MIG-[0-9A-Za-z/-]+)\)\s*$")

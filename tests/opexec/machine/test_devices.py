@@ -7,6 +7,7 @@ import stat
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,6 +180,26 @@ def test_a_worker_is_given_its_gpu_by_uuid(nvidia_smi: Path, tmp_path: Path) -> 
         f"{tmp_path}/seen.py:factory", device="cuda", env_vars={"CUDA_VISIBLE_DEVICES": "7"}
     ) as model:
         assert model() == "7", "what is given by hand wins"
+
+
+def test_models_can_share_a_gpu(nvidia_smi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (nvidia_smi / "says").write_text(LISTED)
+    names = ("XLA_PYTHON_CLIENT_PREALLOCATE", "TF_FORCE_GPU_ALLOW_GROWTH")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "seen.py").write_text(
+        f"import os\ndef factory():\n    return lambda: [os.environ.get(name, 'unset') for name in {names}]\n"
+    )
+
+    def found(**arguments: Any) -> list[str]:
+        with opexec.load(f"{tmp_path}/seen.py:factory", **arguments) as model:
+            return [str(one) for one in model()]
+
+    assert found(device="cuda:0") == ["false", "true"]
+    assert found() == ["unset", "unset"]
+    assert found(device="cuda:0", env_vars={names[0]: "true"}) == ["true", "true"]
+    monkeypatch.setenv(names[1], "false")
+    assert found(device="cuda:0") == ["false", "false"]
 
 
 @pytest.mark.parametrize(
