@@ -378,6 +378,23 @@ def test_on_a_gpu_nothing_stays_bound(memory, monkeypatch):
     ]
 
 
+def test_settings_of_cudas_provider_reach_it(monkeypatch):
+    given = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [onnx.CUDA, onnx.CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", cuda_that_is_the_cpu(given))
+    load("add", device="cuda:0", cuda={"gpu_mem_limit": 1 << 30})
+    load("add", device="cuda:2", cuda={"gpu_mem_limit": 1 << 30})
+    assert [others["provider_options"][0] for _, others in given] == [
+        {"gpu_mem_limit": "1073741824"},
+        {"gpu_mem_limit": "1073741824", "device_id": "2"},
+    ]
+    for options in ({"cuda": {"a": 1}}, {"device": "cuda:0", "cuda": {"device_id": 1}}):
+        with pytest.raises(
+            ValueError, match="the option cuda is .* without device_id, and a device 'cuda:N'"
+        ):
+            load("add", **options)
+
+
 def test_a_gpu_that_onnxruntime_passes_over_is_an_error(monkeypatch):
     class Session(cuda_that_is_the_cpu([])):
         def get_providers(self):

@@ -56,12 +56,13 @@ _BINDINGS_KEPT = 4  # for each place of inputs: a caller that holds one answer w
 
 
 def load(source, options):
-    """Load an ``.onnx`` file. Options: `threads`, how many onnxruntime uses within one operator; `device`, ``"cpu"`` or ``"cuda:N"``.
+    """Load an ``.onnx`` file. Options: `threads`, how many onnxruntime uses within one operator; `device`, ``"cpu"`` or ``"cuda:N"``; `cuda`, a
+    dict of settings for onnxruntime's CUDA provider, as ``{"gpu_mem_limit": 2 << 30}``.
 
     Raises RuntimeError for a file that this onnxruntime cannot load, or a device that it cannot compute on, and TypeError for inputs that are
     no tensors or of a kind that it cannot be given.
     """
-    check_options("onnx", options, ("threads", "device"))
+    check_options("onnx", options, ("threads", "device", "cuda"))
     settings = onnxruntime.SessionOptions()
     if options.get("threads"):
         settings.intra_op_num_threads = options["threads"]
@@ -84,6 +85,12 @@ def load(source, options):
 def _providers(options):
     """What an InferenceSession is told of where to compute. Raises RuntimeError if this onnxruntime cannot compute on GPUs."""
     index = cuda_index(options)
+    settings = {str(name): str(value) for name, value in (options.get("cuda") or {}).items()}
+    if settings and (index is None or "device_id" in settings):
+        raise ValueError(
+            "the option cuda is {!r}, with the device {!r}; expected settings of {} without device_id, and a device "
+            "'cuda:N'".format(options["cuda"], options.get("device"), CUDA)
+        )
     if index is None:
         return {"providers": [CPU]}
     has = onnxruntime.get_available_providers()
@@ -96,7 +103,9 @@ def _providers(options):
         )
     told: dict = {"providers": [CUDA, CPU]}  # the CPU for operators that CUDA's provider lacks
     if index:  # in a worker the GPU is the only one; versions before 1.5 can be told of no other
-        told["provider_options"] = [{"device_id": str(index)}, {}]
+        settings["device_id"] = str(index)
+    if settings:
+        told["provider_options"] = [settings, {}]
     return told
 
 
