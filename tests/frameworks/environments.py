@@ -35,10 +35,13 @@ ENVIRONMENTS = {
     "onnxruntime-1.14": Environment("3.7", ["onnxruntime==1.14.1", *TOOLS]),
     "onnxruntime": Environment("3.13", ["onnxruntime>=1.20", "ml-dtypes", *TOOLS]),
     "sklearn-0.23": Environment(
-        "3.8", ["scikit-learn==0.23.2", "numpy<1.20", "xgboost==1.7.6", "lightgbm==3.3.5", *TOOLS]
+        "3.8",
+        ["scikit-learn==0.23.2", "numpy<1.20", "xgboost==1.7.6", "lightgbm==3.3.5", "pandas<1.5", *TOOLS],
     ),
     # xgboost-cpu is xgboost without the 200 MB of CUDA libraries that xgboost itself asks for.
-    "sklearn": Environment("3.13", ["scikit-learn>=1.7", "xgboost-cpu>=3", "lightgbm>=4", *TOOLS]),
+    "sklearn": Environment(
+        "3.13", ["scikit-learn>=1.7", "xgboost-cpu>=3", "lightgbm>=4", "pandas>=3", *TOOLS]
+    ),
 }
 
 

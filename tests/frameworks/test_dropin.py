@@ -290,3 +290,15 @@ def test_an_estimator_from_an_open_file(estimators: Any) -> None:
         with pytest.raises(opexec.ModelError, match="features"):
             estimator.predict(np.ones((2, 9)))
         assert estimator.predict(X=np.array(about["x"])).dtype.kind == "i"
+
+
+@pytest.mark.parametrize(
+    "python, needs",
+    [("3.11", ["pandas>=3", "scipy"]), ("3.10", ["pandas<2", "numpy<2", "scipy"])],
+    ids=["3", "1"],
+)
+def test_tables_and_sparse_matrices_go_in(
+    python: str, needs: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with capfd.disabled():
+        run_cases("dropin_joblib_callers.py", python, needs, tmp_path / "report.xml")
