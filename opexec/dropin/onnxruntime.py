@@ -25,6 +25,7 @@ __all__ = [
     "NodeArg",
     "SessionOptions",
     "get_available_providers",
+    "preload_dlls",
 ]
 
 __getattr__ = forwarding(__name__, "onnxruntime", ", ".join(__all__))
@@ -118,6 +119,15 @@ class NodeArg:
 def get_available_providers() -> list[str]:
     """What sessions can be given on this machine. Whether a model's environment has an onnxruntime for it shows when a session is made."""
     return onnx_providers.available()
+
+
+def preload_dlls(cuda: bool = True, cudnn: bool = True, msvc: bool = True, directory: None = None) -> None:
+    """Nothing is left to do here: a worker loads CUDA's libraries from the packages of its environment by itself."""
+    if directory is not None:
+        raise ValueError(
+            f"directory is {directory!r}; a worker takes CUDA's libraries from its environment or the system: name others by "
+            "env_vars={'LD_LIBRARY_PATH': ...}"
+        )
 
 
 class InferenceSession(Face):

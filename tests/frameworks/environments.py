@@ -44,6 +44,24 @@ ENVIRONMENTS = {
     ),
 }
 
+# Builds for CUDA, of several GB each, which test_gpus.py asks for where there is a GPU. All that they need of CUDA but the driver comes with
+# them. Not the newest torch: that one may lie as a build for the CPU in pip's find-links folder.
+CUDA_TORCH = "torch==2.7.1"
+CUDA_JAX = "jax[cuda12]>=0.12,<0.13"
+ENVIRONMENTS.update(
+    {
+        "gpu-onnxruntime": Environment(
+            "3.12", ["onnxruntime-gpu[cuda,cudnn]>=1.21,<1.24", "ml-dtypes", *TOOLS]
+        ),
+        "gpu-torch": Environment("3.12", [CUDA_TORCH, "ml-dtypes", "safetensors", *TOOLS]),
+        "gpu-tensorflow": Environment("3.12", ["tensorflow[and-cuda]>=2.21,<2.22", *TOOLS]),
+        "gpu-jax": Environment("3.12", [CUDA_JAX, "flatbuffers", "ml-dtypes", *TOOLS]),
+        "gpu-keras-jax": Environment("3.12", ["keras>=3", CUDA_JAX, *TOOLS]),
+        "gpu-keras-torch": Environment("3.12", ["keras>=3", CUDA_TORCH, *TOOLS]),
+        "gpu-tensorrt": Environment("3.12", ["tensorrt-cu12>=10,<11", "cuda-python>=12.6,<13", *TOOLS]),
+    }
+)
+
 
 def built(name: str) -> Path:
     """The interpreter of one of them."""

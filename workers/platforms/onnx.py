@@ -5,7 +5,7 @@ had for inputs of the same shapes. onnxruntime compares a bound shape with the o
 if they differ (tests/frameworks watch that it does); then the run is repeated with outputs of onnxruntime's own.
 
 On a GPU nothing stays bound: what is bound goes to the GPU when it is bound, not when the model runs. Each run copies its inputs there, and its
-outputs back. Not run on a GPU by the tests.
+outputs back.
 """
 
 from __future__ import annotations
@@ -101,6 +101,10 @@ def _providers(options):
                 options["device"], Model.version, CUDA, ", ".join(has)
             )
         )
+    if hasattr(
+        onnxruntime, "preload_dlls"
+    ):  # since 1.21: CUDA's libraries where packages of Python's have them
+        onnxruntime.preload_dlls()
     told: dict = {"providers": [CUDA, CPU]}  # the CPU for operators that CUDA's provider lacks
     if index:  # in a worker the GPU is the only one; versions before 1.5 can be told of no other
         settings["device_id"] = str(index)

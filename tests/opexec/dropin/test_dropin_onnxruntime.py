@@ -182,6 +182,12 @@ def test_providers_that_contradict_themselves_are_refused(
         ort.InferenceSession(path, **arguments)
 
 
+def test_cudas_libraries_are_the_workers_to_load() -> None:
+    ort.preload_dlls()
+    with pytest.raises(ValueError, match="directory is 'lib'.*LD_LIBRARY_PATH"):
+        ort.preload_dlls(directory="lib")  # type: ignore[arg-type]
+
+
 def test_a_model_comes_as_bytes_too_and_its_copy_goes_with_it(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     session = ort.InferenceSession(model().SerializeToString())
