@@ -1,4 +1,4 @@
-"""What a test needs and a machine may lack: there the test is skipped, but a CI machine has to have it."""
+"""What a test needs and a machine may lack: there the test is skipped, but a CI machine has to have it. (A GPU alone it may lack: gpus.py.)"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from opexec import Model
 from .face import Face
 from .face import load as load_model
 from .original import forwarding
+from .tables import apart
 
 __all__ = ["Estimator", "load"]
 
@@ -44,7 +45,8 @@ def load(
 class Estimator(Face):
     """As a fitted scikit-learn estimator: the methods of METHODS that it has, all in one worker.
 
-    `X` may be an array, or a list of rows of numbers. Answers are numpy arrays; sparse ones come dense.
+    `X` may be an array, a list of rows or of texts, a pandas DataFrame, whose columns keep their names and dtypes, or a sparse matrix. Answers
+    are numpy arrays; sparse ones come dense.
     """
 
     def __init__(self, model: Model) -> None:
@@ -60,7 +62,10 @@ class Estimator(Face):
         return super().__getattr__(name)
 
     def _call(self, method: str, X: Any) -> np.ndarray[Any, Any]:
-        result: np.ndarray[Any, Any] = self.opexec_model(X=_rows(X), method=_text(method))
+        parts = apart(X)
+        if parts is None:
+            parts = {"X": _rows(X)}
+        result: np.ndarray[Any, Any] = self.opexec_model(**parts, method=_text(method))
         return result
 
 
@@ -69,5 +74,8 @@ def _text(value: str) -> np.ndarray[Any, Any]:
 
 
 def _rows(X: Any) -> Any:
-    """Rows of numbers as the array that scikit-learn would make of them."""
-    return np.asarray(X) if isinstance(X, list | tuple) else X
+    """A list as the array that scikit-learn would make of it: texts as objects, as they are where an estimator learns them."""
+    if not isinstance(X, list | tuple):
+        return X
+    array = np.asarray(X)
+    return np.asarray(X, object) if array.dtype.kind == "U" else array

@@ -7,11 +7,12 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from opexec import SpecError, TensorSpec
+from opexec import LoadError, Model, SpecError, TensorSpec
 
-from . import onnx_file
+from . import onnx_file, onnx_providers
 from .face import Face, load
 from .onnx_file import ModelMetadata
 from .original import forwarding
@@ -24,11 +25,10 @@ __all__ = [
     "NodeArg",
     "SessionOptions",
     "get_available_providers",
+    "preload_dlls",
 ]
 
 __getattr__ = forwarding(__name__, "onnxruntime", ", ".join(__all__))
-
-_PROVIDERS = ["CPUExecutionProvider"]
 
 
 class GraphOptimizationLevel(enum.IntEnum):
@@ -117,15 +117,26 @@ class NodeArg:
 
 
 def get_available_providers() -> list[str]:
-    """What sessions can be given here."""
-    return list(_PROVIDERS)
+    """What sessions can be given on this machine. Whether a model's environment has an onnxruntime for it shows when a session is made."""
+    return onnx_providers.available()
+
+
+def preload_dlls(cuda: bool = True, cudnn: bool = True, msvc: bool = True, directory: None = None) -> None:
+    """Nothing is left to do here: a worker loads CUDA's libraries from the packages of its environment by itself."""
+    if directory is not None:
+        raise ValueError(
+            f"directory is {directory!r}; a worker takes CUDA's libraries from its environment or the system: name others by "
+            "env_vars={'LD_LIBRARY_PATH': ...}"
+        )
 
 
 class InferenceSession(Face):
     """As onnxruntime's, of a model in a worker.
 
-    `path_or_bytes`: an ONNX file, or its content. `providers`: None, or a list that has ``"CPUExecutionProvider"``; others in it are
-    passed over with a warning, as onnxruntime passes over those it lacks. `env` and further keywords: see `opexec.load`.
+    `path_or_bytes`: an ONNX file, or its content. `providers`: None for the CPU, or a list. ``"CUDAExecutionProvider"`` before
+    ``"CPUExecutionProvider"`` is the GPU that its setting `device_id` says, or the first; where that cannot be had the session runs on the CPU
+    with a warning, and without ``"CPUExecutionProvider"`` in the list it is a LoadError. Other providers are passed over with a warning, as
+    onnxruntime passes over those it lacks. `env` and further keywords: see `opexec.load`.
 
     Errors are opexec's (`SpecError`, which is a ValueError, for wrong inputs; `ModelError` for what onnxruntime raises).
     """
@@ -145,11 +156,24 @@ class InferenceSession(Face):
                 f"sess_options is of type {type(sess_options).__module__}.{type(sess_options).__qualname__}; expected a SessionOptions of "
                 f"{__name__}, which can be given to a session in another process"
             )
-        _check_providers(providers, provider_options)
+        choice = onnx_providers.choose(providers, provider_options, options.pop("device", None))
+        if choice.passed_over:
+            warnings.warn(
+                f"the session runs on {choice.providers}; passed over: {', '.join(choice.passed_over)}",
+                stacklevel=2,
+            )
         self._options = sess_options or SessionOptions()
         if self._options.intra_op_num_threads:
             options.setdefault("threads", self._options.intra_op_num_threads)
-        model, self._file = load(path_or_bytes, ".onnx", platform="onnx", env=env, **options)
+        try:
+            model, self._file = _loaded(path_or_bytes, choice, env, options)
+        except LoadError as error:
+            if not choice.or_cpu or error.stage not in ("device", "load"):
+                raise
+            choice = onnx_providers.Choice("cpu")
+            model, self._file = _loaded(path_or_bytes, choice, env, options)
+            warnings.warn(f"the session runs on {choice.providers}: {error}", stacklevel=2)
+        self._providers = choice.providers
         super().__init__(model)
 
     def run(
@@ -186,28 +210,23 @@ class InferenceSession(Face):
         return onnx_file.metadata(self._file)
 
     def get_providers(self) -> list[str]:
-        return list(_PROVIDERS)
+        """Where the session runs. What CUDA's provider lacks the CPU computes."""
+        return list(self._providers)
 
     def get_session_options(self) -> SessionOptions:
         return self._options
 
 
-def _check_providers(
-    providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None,
-    provider_options: Sequence[Mapping[str, Any]] | None,
-) -> None:
-    if any(provider_options or ()):
-        raise ValueError("provider_options are not passed on to a session in another process; leave them out")
-    if not providers:
-        return
-    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
-    others = [name for name in names if name not in _PROVIDERS]
-    if len(others) == len(names):
-        raise ValueError(
-            f"providers is {names}; sessions in another process run on {_PROVIDERS}: name it, or leave providers out"
-        )
-    if others:
-        warnings.warn(f"the session runs on {_PROVIDERS}; passed over: {', '.join(others)}", stacklevel=3)
+def _loaded(
+    source: str | os.PathLike[str] | bytes,
+    choice: onnx_providers.Choice,
+    env: Any,
+    options: Mapping[str, Any],
+) -> tuple[Model, Path]:
+    told = dict(options)
+    if choice.settings:
+        told["options"] = {**(options.get("options") or {}), "cuda": dict(choice.settings)}
+    return load(source, ".onnx", platform="onnx", env=env, device=choice.device, **told)
 
 
 def _node(spec: TensorSpec) -> NodeArg:

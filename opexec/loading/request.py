@@ -139,13 +139,15 @@ class Request:
     def variables(self, environment: Mapping[str, str]) -> dict[str, str | None]:
         """Environment variables of a worker, over the caller's; None unsets one. `environment`: those of the place where it runs.
 
-        Later ones win: the environment's, those of threads and device, those given to `load`.
+        Later ones win: the environment's, those of threads and device, those given to `load`. What `devices.SHARING` says is no more than a
+        default, which the caller's own variables and the environment's come before.
         """
         variables: dict[str, str | None] = dict(environment)
         before = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
         variables.update(cores.thread_variables(self._threads, before))
         if self._gpu is not None:
             variables[devices.VISIBLE] = self._gpu.uuid
+            variables.update({name: value for name, value in devices.SHARING.items() if name not in before})
         elif self.parsed.platform != "python":
             # TensorFlow and jax would take hold of every GPU's memory, though nothing is to run there. A Python model may choose by itself.
             variables[devices.VISIBLE] = ""

@@ -188,7 +188,7 @@ def _judge_gpus(seen: machine.Gpus) -> Iterator[Finding]:
     elif not seen.found:
         yield _good('no NVIDIA GPU; models run with device="cpu"')
     else:
-        fact = ", ".join(f"cuda:{gpu.index} {gpu.name}" for gpu in seen.found)
+        fact = ", ".join(f"cuda:{place} {gpu.name}" for place, gpu in enumerate(seen.found))
         if seen.visible < len(seen.found):
             yield _limit(
                 f"{fact}; CUDA_VISIBLE_DEVICES leaves {seen.visible} of them to this process",

@@ -35,11 +35,32 @@ ENVIRONMENTS = {
     "onnxruntime-1.14": Environment("3.7", ["onnxruntime==1.14.1", *TOOLS]),
     "onnxruntime": Environment("3.13", ["onnxruntime>=1.20", "ml-dtypes", *TOOLS]),
     "sklearn-0.23": Environment(
-        "3.8", ["scikit-learn==0.23.2", "numpy<1.20", "xgboost==1.7.6", "lightgbm==3.3.5", *TOOLS]
+        "3.8",
+        ["scikit-learn==0.23.2", "numpy<1.20", "xgboost==1.7.6", "lightgbm==3.3.5", "pandas<1.5", *TOOLS],
     ),
     # xgboost-cpu is xgboost without the 200 MB of CUDA libraries that xgboost itself asks for.
-    "sklearn": Environment("3.13", ["scikit-learn>=1.7", "xgboost-cpu>=3", "lightgbm>=4", *TOOLS]),
+    "sklearn": Environment(
+        "3.13", ["scikit-learn>=1.7", "xgboost-cpu>=3", "lightgbm>=4", "pandas>=3", *TOOLS]
+    ),
 }
+
+# Builds for CUDA, of several GB each, which test_gpus.py asks for where there is a GPU. All that they need of CUDA but the driver comes with
+# them. Not the newest torch: that one may lie as a build for the CPU in pip's find-links folder.
+CUDA_TORCH = "torch==2.7.1"
+CUDA_JAX = "jax[cuda12]>=0.12,<0.13"
+ENVIRONMENTS.update(
+    {
+        "gpu-onnxruntime": Environment(
+            "3.12", ["onnxruntime-gpu[cuda,cudnn]>=1.21,<1.24", "ml-dtypes", *TOOLS]
+        ),
+        "gpu-torch": Environment("3.12", [CUDA_TORCH, "ml-dtypes", "safetensors", *TOOLS]),
+        "gpu-tensorflow": Environment("3.12", ["tensorflow[and-cuda]>=2.21,<2.22", *TOOLS]),
+        "gpu-jax": Environment("3.12", [CUDA_JAX, "flatbuffers", "ml-dtypes", *TOOLS]),
+        "gpu-keras-jax": Environment("3.12", ["keras>=3", CUDA_JAX, *TOOLS]),
+        "gpu-keras-torch": Environment("3.12", ["keras>=3", CUDA_TORCH, *TOOLS]),
+        "gpu-tensorrt": Environment("3.12", ["tensorrt-cu12>=10,<11", "cuda-python>=12.6,<13", *TOOLS]),
+    }
+)
 
 
 def built(name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -80,4 +80,16 @@ GROUPS = {
     "python-3.13": Group("onnxruntime", "python_models.py", ("factory",), ("factory",)),
     # In a worker a platform is registered by a package that is installed: test_frameworks.py does that.
     "registered": Group("onnxruntime-1.4", "registered_models.py", ("matrix",), ()),
+}
+
+#: What test_gpus.py runs, with builds for CUDA. Each platform that takes a `device` is among them.
+ON_GPUS = {
+    "gpu-onnxruntime": Group("gpu-onnxruntime", "onnx_subjects.py", ("onnx",), ("onnx",)),
+    "gpu-torch": replace(GROUPS["torch-2.13"], environment="gpu-torch"),
+    "gpu-tensorflow": replace(GROUPS["tensorflow-2.21"], environment="gpu-tensorflow"),
+    "gpu-jax": replace(GROUPS["jax"], environment="gpu-jax"),
+    "gpu-keras-tensorflow": _keras("gpu-tensorflow", "tensorflow"),
+    "gpu-keras-jax": _keras("gpu-keras-jax", "jax"),
+    "gpu-keras-torch": _keras("gpu-keras-torch", "torch"),
+    "gpu-tensorrt": Group("gpu-tensorrt", "tensorrt_models.py", ("engine",), ("engine",)),
 }

@@ -30,7 +30,9 @@ def eager(folder):
 def export(folder):
     path = os.path.join(folder, "model.jaxexport")
     (count,) = jax_export.symbolic_shape("n")
-    exported = jax_export.export(jax_factories.jitted())(jax.ShapeDtypeStruct((count, 4), np.float32))
+    exported = jax_export.export(jax_factories.jitted(), platforms=["cpu", "cuda"])(
+        jax.ShapeDtypeStruct((count, 4), np.float32)
+    )
     with open(path, "wb") as file:
         file.write(exported.serialize())
     return Subject(

@@ -365,6 +365,28 @@ def test_a_gpu_that_is_not_there(saved):
     assert same(call(load(saved(affine_model), device="cpu", threads=1), rows(2)), affine(rows(2)))
 
 
+if BACKEND == "tensorflow" and not IS_GRAPH:
+
+    def test_of_a_gpus_memory_no_more_is_taken_than_needed(monkeypatch):
+        import tensorflow
+
+        from opexec.workers.platforms import keras_tensorflow
+
+        config, grow = tensorflow.config.experimental, []
+        monkeypatch.setattr(
+            tensorflow.compat.v1.config.experimental, "list_physical_devices", lambda kind: ["GPU 0", "GPU 1"]
+        )
+        monkeypatch.setattr(config, "set_memory_growth", lambda gpu, on: grow.append((gpu, on)))
+        assert keras_tensorflow._device({"device": "cuda:1"}) == "/GPU:1"
+        assert grow == [("GPU 0", True), ("GPU 1", True)]
+
+        def in_use(gpu, on):
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+        monkeypatch.setattr(config, "set_memory_growth", in_use)
+        assert keras_tensorflow._device({"device": "cuda"}) == "/GPU:0"
+
+
 def test_two_models_in_one_process_do_not_meet(saved, tmp_path):
     def other():
         x = keras.Input((4,), name="x")

@@ -360,6 +360,7 @@ def cuda_that_is_the_cpu(given):
 def test_on_a_gpu_nothing_stays_bound(memory, monkeypatch):
     given = []
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [onnx.CUDA, onnx.CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "InferenceSession", cuda_that_is_the_cpu(given))
     for device in ("cuda:0", "cuda:2", "cpu"):
         model = load("add", device=device)
@@ -376,6 +377,27 @@ def test_on_a_gpu_nothing_stays_bound(memory, monkeypatch):
         (both, {"provider_options": [{"device_id": "2"}, {}]}),
         ([onnx.CPU], {}),
     ]
+
+
+def test_settings_of_cudas_provider_reach_it(monkeypatch):
+    given = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [onnx.CUDA, onnx.CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", cuda_that_is_the_cpu(given))
+    preloaded = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: preloaded.append(len(given)), raising=False)
+    load("add", device="cuda:0", cuda={"gpu_mem_limit": 1 << 30})
+    load("add", device="cuda:2", cuda={"gpu_mem_limit": 1 << 30})
+    assert [others["provider_options"][0] for _, others in given] == [
+        {"gpu_mem_limit": "1073741824"},
+        {"gpu_mem_limit": "1073741824", "device_id": "2"},
+    ]
+    load("add", device="cpu")
+    assert preloaded == [0, 1], "before each session on a GPU, and for no other"
+    for options in ({"cuda": {"a": 1}}, {"device": "cuda:0", "cuda": {"device_id": 1}}):
+        with pytest.raises(
+            ValueError, match="the option cuda is .* without device_id, and a device 'cuda:N'"
+        ):
+            load("add", **options)
 
 
 def test_a_gpu_that_onnxruntime_passes_over_is_an_error(monkeypatch):

@@ -5,14 +5,17 @@ import gzip
 import lzma
 import os
 import pickle
+import sys
 import zlib
 
 import joblib
 import lightgbm
 import numpy as np
+import pandas
 import pytest
 import sklearn
 import xgboost
+from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -75,6 +78,99 @@ def test_every_method_that_an_estimator_has_answers_as_it_does(kind, tmp_path):
             load(path, method=name)
         with pytest.raises(ValueError, match="has no {}; it has {}".format(name, has[0])):
             call(asked, X=x, method=np.array(name, object))
+
+
+def texts(*values):
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def parts():
+    """A DataFrame as it travels, and what it is."""
+    old = int(pandas.__version__.split(".")[0]) < 3
+    missing = np.array([0, 1, 2], np.uint8)
+    made = {
+        "X.columns": texts("a", "b", "c", "d", "e", "f", "a"),
+        "X.kinds": texts("", "object", "category", "ordered category", "string", "str", ""),
+        "X.0": np.array([1.5, np.nan, 3], np.float32),
+        "X.1": texts("one", "", ""),
+        "X.1.missing": missing,
+        "X.2": np.array([1, -1, 0], np.int8),
+        "X.2.categories": texts("low", "high"),
+        "X.3": np.array([0, 0, 1], np.int8),
+        "X.3.categories": np.array([10, 20]),
+        "X.4": texts("x", "", "z"),
+        "X.4.missing": np.array([0, 1, 0], np.uint8),
+        "X.5": texts("u", "v", "w"),
+        "X.6": np.array(["2026-01-01", "2026-01-02", "NaT"], "M8[ns]"),
+    }
+    columns = [
+        pandas.Series(np.array([1.5, np.nan, 3], np.float32)),
+        pandas.Series(["one", np.nan, None], dtype=object),
+        pandas.Series(pandas.Categorical(["high", None, "low"], ["low", "high"])),
+        pandas.Series(pandas.Categorical([10, 10, 20], [10, 20], ordered=True)),
+        pandas.Series(["x", None, "z"], dtype="string"),
+        pandas.Series(["u", "v", "w"], dtype=object if old else "str"),
+        pandas.Series(pandas.to_datetime(["2026-01-01", "2026-01-02", None])).astype("M8[ns]"),
+    ]
+    frame = pandas.concat(columns, axis=1)
+    frame.columns = list("abcdefa")
+    return made, frame
+
+
+def unchanged(folder):
+    return load(dumped(FunctionTransformer(validate=False, accept_sparse=True), folder))
+
+
+def test_a_frame_is_put_together_from_its_columns(tmp_path):
+    given, expected = parts()
+    model = unchanged(tmp_path)
+    bound = model.bind([], given)
+    for _ in range(2):
+        pandas.testing.assert_frame_equal(model.run(bound, None), expected)
+        given["X.0"][0] = expected.iloc[0, 0] = 7  # bound inputs are looked at anew
+    numbered = {"X.columns": np.array([3, 1]), "X.kinds": texts("", ""), "X.0": np.ones(2), "X.1": np.ones(2)}
+    assert call(model, **numbered).columns.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"X.7": np.ones(3)}, "'X.7' is no part"),
+        ({"X.2": None}, "'X.2' is missing"),
+        ({"X.2.categories": None}, "'X.2.categories' is missing"),
+        ({"X.kinds": texts("")}, "the shapes"),
+        ({"X.kinds": texts(*[""] * 6, "object of art")}, "'object of art', which is no kind"),
+        ({"X.0": np.ones((3, 1))}, "one axis"),
+    ],
+)
+def test_parts_that_make_no_frame_are_refused(change, words, tmp_path):
+    given = {name: part for name, part in dict(parts()[0], **change).items() if part is not None}
+    with pytest.raises(TypeError, match=words):
+        unchanged(tmp_path).bind([], given)
+
+
+def test_a_frame_needs_pandas(tmp_path, monkeypatch):
+    model, given = unchanged(tmp_path), parts()[0]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="has no pandas: add it to the model's environment"):
+        model.bind([], given)
+
+
+@pytest.mark.parametrize("kind", ["csr_matrix", "csc_matrix", "csr_array", "csc_array"])
+def test_a_sparse_matrix_is_put_together(kind, tmp_path):
+    dense = np.arange(12.0).reshape(3, 4) * (np.arange(12).reshape(3, 4) % 3 == 0)
+    matrix = getattr(sparse, kind.replace("array", "matrix"))(dense)
+    given = {"X." + part: getattr(matrix, part) for part in ("data", "indices", "indptr")}
+    given.update({"X.format": np.array(kind, object), "X.shape": np.array([3, 4])})
+    model = unchanged(tmp_path)
+    bound = model.bind([], given)
+    np.testing.assert_array_equal(model.run(bound, None), dense)
+    given["X.data"] *= 2
+    np.testing.assert_array_equal(model.run(bound, None), 2 * dense)
+    with pytest.raises(TypeError, match="'dok_matrix'; expected one of csr_matrix"):
+        model.bind([], dict(given, **{"X.format": np.array("dok_matrix", object)}))
 
 
 def test_sparse_results_become_dense(tmp_path):

@@ -643,6 +643,17 @@ def test_a_gpu_that_is_not_there(graph):
     assert same(call(load(path, device="cpu"), rows(2))["y"], affine(rows(2)))
 
 
+def test_of_a_gpus_memory_no_more_is_taken_than_needed(monkeypatch):
+    made = []
+    monkeypatch.setattr(tf.config.experimental, "list_physical_devices", lambda kind: ["GPU 0", "GPU 1"])
+    monkeypatch.setattr(tf, "Session", lambda graph, config: made.append(config))
+    tensorflow_session.new_session(tf.Graph(), {"device": "cuda:1"})
+    tensorflow_session.new_session(tf.Graph(), {"device": "cpu"})
+    on_gpu, on_cpu = made
+    assert on_gpu.gpu_options.allow_growth and on_gpu.gpu_options.visible_device_list == "1"
+    assert dict(on_cpu.device_count) == {"GPU": 0}
+
+
 def test_a_graph_that_names_devices_of_another_machine(graph):
     def build():
         x = tf.placeholder(tf.float32, [None], name="x")

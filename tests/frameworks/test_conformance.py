@@ -5,14 +5,9 @@ conformance.py has those that are seen from within the environment of the framew
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -21,11 +16,10 @@ import pytest
 
 import opexec
 from opexec.loading.formats import recognise
+from tests.frameworks.conformance_runs import Groups
 from tests.frameworks.environments import built
 from tests.frameworks.groups import GROUPS, Group
 from tests.frameworks.subject import affine, rows
-
-HERE = Path(__file__).parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -34,67 +28,9 @@ SUBJECTS = [(group, name) for group in GROUPS for name in GROUPS[group].called]
 OF_FILES = [name for name in GROUPS if not name.startswith(("python", "registered"))]
 
 
-@dataclass(frozen=True)
-class Run:
-    """What conformance.py left behind in a group's environment."""
-
-    folder: Path
-    failures: list[str]
-    passed: int
-    skipped: int
-
-
-class Groups:
-    """Runs conformance.py for each group once, when it is first asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._runs: dict[str, Run] = {}
-
-    def run(self, name: str) -> Run:
-        if name not in self._runs:
-            self._runs[name] = _run(GROUPS[name], self._folder / name)
-        return self._runs[name]
-
-
 @pytest.fixture(scope="session")
 def groups(tmp_path_factory: pytest.TempPathFactory) -> Groups:
-    return Groups(tmp_path_factory.mktemp("conformance"))
-
-
-def _run(group: Group, folder: Path) -> Run:
-    folder.mkdir()
-    python = built(group.environment)
-    if group.models == "onnx_subjects.py":  # the environment has no package that writes ONNX files
-        code = "import onnx_models, pathlib, sys; onnx_models.write(pathlib.Path(sys.argv[1]))"
-        subprocess.run([sys.executable, "-c", code, folder], cwd=HERE, check=True)
-    report = folder / "report.xml"
-    # What it prints belongs to the first test of the group; pytest shows it if that fails.
-    finished = subprocess.run(
-        [python, "-I", HERE / "run.py", "conformance.py", "--quiet", "--tb=short", f"--junit-xml={report}"],
-        cwd=folder,
-        env={
-            **os.environ,
-            **group.env_vars,
-            "OPEXEC_TEST_SUBJECTS": group.models,
-            "OPEXEC_TEST_MODELS": str(folder),
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    print(finished.stdout)
-    assert report.exists(), finished.stdout
-    cases = list(ElementTree.parse(report).iter("testcase"))
-    failures = [
-        f"{case.attrib['name']}: {child.attrib.get('message', '')}"
-        for case in cases
-        for child in case
-        if child.tag in ("failure", "error")
-    ]
-    skipped = sum(child.tag == "skipped" for case in cases for child in case)
-    return Run(folder, failures, len(cases) - len(failures) - skipped, skipped)
+    return Groups("conformance.py", GROUPS, tmp_path_factory.mktemp("conformance"))
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -104,12 +40,7 @@ def test_the_promises_hold_within_the_environment(name: str, groups: Groups) -> 
     assert not run.skipped
     # Each subject goes through every test there; none may have been left out.
     assert run.passed >= 14 * len(GROUPS[name].subjects)
-    assert set(_written(run)["subjects"]) == set(GROUPS[name].subjects)
-
-
-def _written(run: Run) -> dict[str, Any]:
-    written: dict[str, Any] = json.loads((run.folder / "subjects.json").read_text())
-    return written
+    assert set(run.written["subjects"]) == set(GROUPS[name].subjects)
 
 
 @dataclass(frozen=True)
@@ -143,10 +74,10 @@ class Case:
 def case(request: pytest.FixtureRequest, groups: Groups) -> Case:
     group, name = request.param
     run = groups.run(group)
-    if name not in _written(run)["subjects"]:
+    if name not in run.written["subjects"]:
         pytest.fail(f"{GROUPS[group].models} has no model {name!r} there")
     with np.load(run.folder / f"{name}.npz") as answers:
-        return Case(GROUPS[group], _written(run)["subjects"][name], dict(answers))
+        return Case(GROUPS[group], run.written["subjects"][name], dict(answers))
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +191,7 @@ def test_an_error_of_the_framework_leaves_the_worker_usable(case: Case, model: o
 @pytest.mark.parametrize("name", OF_FILES)
 def test_a_file_that_cannot_be_read_is_a_load_error(name: str, groups: Groups) -> None:
     # One of them; conformance.py has looked at what each platform says to the others.
-    framework, platform, source, options = next(iter(_written(groups.run(name))["bad"].values()))
+    framework, platform, source, options = next(iter(groups.run(name).written["bad"].values()))
     with pytest.raises(opexec.LoadError, match=rf"{framework} \d") as caught:
         opexec.load(
             source,
@@ -274,7 +205,7 @@ def test_a_file_that_cannot_be_read_is_a_load_error(name: str, groups: Groups) -
 
 @pytest.mark.parametrize("name", OF_FILES)
 def test_load_knows_the_file(name: str, groups: Groups) -> None:
-    subjects = _written(groups.run(name))["subjects"].values()
+    subjects = groups.run(name).written["subjects"].values()
     files = [about for about in subjects if os.path.exists(about["source"])]  # not those with a factory
     assert files
     for about in files:
@@ -302,7 +233,7 @@ def sent(dtype: str) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("name", [name for name in GROUPS if GROUPS[name].called])
 def test_dtypes_go_there_and_back_bit_for_bit(name: str, groups: Groups) -> None:
-    echoes = _written(groups.run(name))["echoes"]
+    echoes = groups.run(name).written["echoes"]
     assert {"bool", "float16"} <= {dtype for call in echoes["calls"] for dtype, _, _ in call}
     with opexec.load(
         echoes["source"],

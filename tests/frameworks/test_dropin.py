@@ -243,6 +243,46 @@ def test_a_keras_model(
             model.predict([x, k[:3]])
 
 
+SAVED_KERAS = (
+    KERAS.format(imports="from tensorflow import keras")
+    + """
+class Own(keras.Model):
+    def call(self, x): return x + 1
+own = Own()
+own.predict(np.ones((1, 4), np.float32))
+own.save(sys.argv[1].replace("one", "own"))
+import tensorflow
+plain = tensorflow.Module()
+plain.f = tensorflow.function(lambda x: x, [tensorflow.TensorSpec((None, 4), tensorflow.float32, "x")])
+tensorflow.saved_model.save(plain, sys.argv[1].replace("one", "plain"), plain.f)
+"""
+)
+
+
+@pytest.mark.parametrize("load", [keras.models.load_model, tf.keras.models.load_model])
+def test_a_keras_model_in_a_saved_model_folder(load: Any, written: Written) -> None:
+    env = built("tensorflow-2.4")
+    path = written("tensorflow-2.4", "one", SAVED_KERAS)
+    with load(path, env=env) as model:
+        assert model.input_shape == (None, 4) and model.output_shape == (None, 3)
+        np.testing.assert_allclose(model(rows(3)).numpy(), affine(rows(3)), rtol=1e-6)
+        np.testing.assert_allclose(model.predict(rows(50)), affine(rows(50)), rtol=1e-6)
+    with load(path.with_name("two"), env=env) as model:
+        # Two of the same shape: in the model's own order, not in that of their names.
+        assert model.input_names == ["x", "k"]
+        x, k = rows(40), rows(40) + 1
+        total, product = model.predict([x, k])
+        np.testing.assert_array_equal(total, x + k)
+        np.testing.assert_array_equal(product, x * k)
+    specs = {"inputs": [opexec.TensorSpec("x", "float32", (None, 4))]}
+    with load(path.with_name("own"), env=env, **specs) as model:  # a class that the worker does not have
+        np.testing.assert_array_equal(model.predict(rows(3)), rows(3) + 1)
+    with pytest.raises(opexec.LoadError, match="holds no Keras model; the tensorflow platform"):
+        load(path.with_name("plain"), env=env)
+    with pytest.raises(opexec.LoadError, match="SavedModel folders are Keras 2's.*tensorflow<2.16"):
+        load(path, env=built("tensorflow-2.21"))
+
+
 # ---- scikit-learn
 
 ESTIMATORS = """
@@ -290,3 +330,15 @@ def test_an_estimator_from_an_open_file(estimators: Any) -> None:
         with pytest.raises(opexec.ModelError, match="features"):
             estimator.predict(np.ones((2, 9)))
         assert estimator.predict(X=np.array(about["x"])).dtype.kind == "i"
+
+
+@pytest.mark.parametrize(
+    "python, needs",
+    [("3.11", ["pandas>=3", "scipy"]), ("3.10", ["pandas<2", "numpy<2", "scipy"])],
+    ids=["3", "1"],
+)
+def test_tables_and_sparse_matrices_go_in(
+    python: str, needs: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with capfd.disabled():
+        run_cases("dropin_joblib_callers.py", python, needs, tmp_path / "report.xml")

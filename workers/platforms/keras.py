@@ -1,4 +1,4 @@
-"""Keras models, ``.keras`` and ``.h5``: Keras 3 on any of its backends, and Keras 2 as part of TensorFlow 1 or 2.
+"""Keras models, ``.keras``, ``.h5`` and SavedModel folders: Keras 3 on any of its backends, and Keras 2 as part of TensorFlow 1 or 2.
 
 The model is called as ``model(x, training=False)``, compiled once (keras_tensorflow.py and so on, one file a backend). `Model.predict` is not used: it splits its input into
 batches of 32, copies them through a data pipeline made anew for each call, and takes milliseconds for that, whatever the model.
@@ -22,7 +22,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def load(source, options):
-    """Load a ``.keras``, ``.h5`` or ``.hdf5`` file. Options:
+    """Load a ``.keras``, ``.h5`` or ``.hdf5`` file, or the SavedModel folder of a model of Keras 2. Options:
 
     `backend`: what Keras 3 computes with, ``"tensorflow"``, ``"jax"`` or ``"torch"``; without it, what KERAS_BACKEND in the environment says,
     or else the first of these that is installed.
@@ -32,7 +32,7 @@ def load(source, options):
     Raises RuntimeError for a file that this version cannot load, ImportError where there is no Keras or no backend.
     """
     check_options("keras", options, OPTIONS, factory=True)
-    if not os.path.isfile(source):
+    if not os.path.exists(source):
         raise FileNotFoundError("no such file: {}".format(source))
     keras, backend = _keras(options)
     custom = _custom_objects(options)
@@ -131,11 +131,20 @@ def _module(place, options):
 
 def _model(keras, source, custom):
     """The model in a file. Its losses and optimisers are left there: nothing trains it here."""
+    folder = os.path.isdir(source)
     try:
-        return keras.models.load_model(source, custom_objects=custom, compile=False)
+        model = keras.models.load_model(source, custom_objects=custom, compile=False)
+        if folder and not isinstance(model, keras.Model):
+            raise TypeError(
+                "the SavedModel holds no Keras model; the tensorflow platform calls its signatures"
+            )
+        return model
     except Exception as error:  # of any kind, from version to version
         reader = "keras {}".format(keras.__version__)
         file, why = source + _writer(source), with_kind(error, error)
+        if folder and int(keras.__version__.split(".")[0]) >= 3:
+            advice = "SavedModel folders are Keras 2's."
+            raise unreadable(reader, file, why, "tensorflow<2.16", advice=advice) from error
         if zipfile.is_zipfile(source) and int(keras.__version__.split(".")[0]) < 3:
             advice = "Files that end in .keras are Keras 3's."
             raise unreadable(reader, file, why, "keras>=3", "jax", advice=advice) from error

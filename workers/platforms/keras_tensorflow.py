@@ -89,5 +89,9 @@ def _device(options):
         return "/CPU:0"
     from opexec.workers.platforms.tensorflow_session import check_gpu
 
-    check_gpu(gpu)
+    for found in check_gpu(gpu):  # it must be the same for all
+        try:
+            tf.config.experimental.set_memory_growth(found, True)  # other models may compute there too
+        except (RuntimeError, ValueError):
+            pass  # as with threads: what was set first holds
     return "/GPU:{}".format(gpu)

@@ -5,7 +5,7 @@ had for inputs of the same shapes. onnxruntime compares a bound shape with the o
 if they differ (tests/frameworks watch that it does); then the run is repeated with outputs of onnxruntime's own.
 
 On a GPU nothing stays bound: what is bound goes to the GPU when it is bound, not when the model runs. Each run copies its inputs there, and its
-outputs back. Not run on a GPU by the tests.
+outputs back.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ _BINDINGS_KEPT = 4  # for each place of inputs: a caller that holds one answer w
 
 
 def load(source, options):
-    """Load an ``.onnx`` file. Options: `threads`, how many onnxruntime uses within one operator; `device`, ``"cpu"`` or ``"cuda:N"``.
+    """Load an ``.onnx`` file. Options: `threads`, how many onnxruntime uses within one operator; `device`, ``"cpu"`` or ``"cuda:N"``; `cuda`, a
+    dict of settings for onnxruntime's CUDA provider, as ``{"gpu_mem_limit": 2 << 30}``.
 
     Raises RuntimeError for a file that this onnxruntime cannot load, or a device that it cannot compute on, and TypeError for inputs that are
     no tensors or of a kind that it cannot be given.
     """
-    check_options("onnx", options, ("threads", "device"))
+    check_options("onnx", options, ("threads", "device", "cuda"))
     settings = onnxruntime.SessionOptions()
     if options.get("threads"):
         settings.intra_op_num_threads = options["threads"]
@@ -84,6 +85,12 @@ def load(source, options):
 def _providers(options):
     """What an InferenceSession is told of where to compute. Raises RuntimeError if this onnxruntime cannot compute on GPUs."""
     index = cuda_index(options)
+    settings = {str(name): str(value) for name, value in (options.get("cuda") or {}).items()}
+    if settings and (index is None or "device_id" in settings):
+        raise ValueError(
+            "the option cuda is {!r}, with the device {!r}; expected settings of {} without device_id, and a device "
+            "'cuda:N'".format(options["cuda"], options.get("device"), CUDA)
+        )
     if index is None:
         return {"providers": [CPU]}
     has = onnxruntime.get_available_providers()
@@ -94,9 +101,15 @@ def _providers(options):
                 options["device"], Model.version, CUDA, ", ".join(has)
             )
         )
+    if hasattr(
+        onnxruntime, "preload_dlls"
+    ):  # since 1.21: CUDA's libraries where packages of Python's have them
+        onnxruntime.preload_dlls()
     told: dict = {"providers": [CUDA, CPU]}  # the CPU for operators that CUDA's provider lacks
     if index:  # in a worker the GPU is the only one; versions before 1.5 can be told of no other
-        told["provider_options"] = [{"device_id": str(index)}, {}]
+        settings["device_id"] = str(index)
+    if settings:
+        told["provider_options"] = [settings, {}]
     return told
 
 

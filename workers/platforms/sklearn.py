@@ -1,7 +1,7 @@
 """scikit-learn estimators from joblib files and pickles, and the files of xgboost and lightgbm.
 
 The one input is called ``X``, as in scikit-learn's own methods, and is handed over where it lies; whether the framework then converts it to
-a dtype of its own is the framework's affair. A text input ``method`` beside it names another method for that call;
+a dtype of its own is the framework's affair. A DataFrame or a sparse matrix comes in parts (tables.py). A text input ``method`` beside it names another method for that call;
 ``"methods"`` gives the names of all that the model has.
 No spec is read from a file: an estimator knows how many columns it takes, but it takes any numeric dtype.
 """
@@ -16,6 +16,7 @@ from opexec.ipc import wire
 from opexec.workers.arrays import native
 from opexec.workers.platforms import Platform
 from opexec.workers.platforms.arguments import check_options
+from opexec.workers.platforms.tables import is_taken_apart, together
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples")
 
@@ -73,6 +74,10 @@ class OneInput(Platform):
     def bind(self, args, kwargs):
         named = dict(kwargs)
         method = named.pop("method", None)
+        if method is not None:
+            method = str(method[()])
+        if not args and is_taken_apart(named):
+            return together(named), method
         if len(args) + len(named) != 1 or (named and "X" not in named):
             raise TypeError(
                 "{} inputs by position and {} by name; the model takes one, 'X' (and the text 'method', which names one of "
@@ -86,16 +91,17 @@ class OneInput(Platform):
                     extension or array.dtype, self.framework
                 )
             )
-        return native(array), None if method is None else str(method[()])
+        array = native(array)
+        return (lambda: array), method
 
     def run(self, bound, reserve):
         x, method = bound
         if method is None:
-            return self.call(self.method, x)
+            return self.call(self.method, x())
         if method == "methods":
             return np.array(self.methods(), object)
         self.check_method(method)
-        return self.call(method, x)
+        return self.call(method, x())
 
     def call(self, method, x):
         """What the model's method gives for `x`."""

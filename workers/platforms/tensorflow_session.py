@@ -44,10 +44,10 @@ def new_session(graph, options):
 
 
 def check_gpu(index):
-    """Raise RuntimeError, saying why, if TensorFlow cannot compute on that GPU."""
+    """The GPUs that TensorFlow sees. Raises RuntimeError, saying why, if it cannot compute on the one with that number."""
     found = tf.config.experimental.list_physical_devices("GPU")
     if index < len(found):
-        return
+        return found
     if not tf.test.is_built_with_cuda():
         cure = "it was built without CUDA: give the model an environment with a build that has it"
     else:

@@ -31,7 +31,7 @@ def load_model(
     env: Any = None,
     **options: Any,
 ) -> Model:
-    """Load a ``.keras`` or ``.h5`` file, or the folder of a SavedModel. `env` and further keywords: see `opexec.load`.
+    """Load a ``.keras`` or ``.h5`` file, or the SavedModel folder that Keras 2 wrote, where the worker has Keras 2. `env` and further keywords: see `opexec.load`.
 
     `custom_objects` tells where the worker finds what the file names: ``{"Name": "file.py:Name"}``.
     `compile` makes no difference: it is about training, which a model in another process does not do.
@@ -47,8 +47,7 @@ def load_model(
         raise ValueError(
             "safe_mode=False would have the worker run code from the file; it cannot be turned off"
         )
-    if not os.path.isdir(filepath):
-        options.setdefault("platform", "keras")
+    options.setdefault("platform", "keras")
     model, _ = load(filepath, ".keras", env=env, **options)
     return Model(model)
 

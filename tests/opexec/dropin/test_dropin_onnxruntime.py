@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from onnx import TensorProto, helper
 import opexec
 from opexec.dropin import onnxruntime as ort
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 tensor = helper.make_tensor_value_info
 
@@ -80,18 +83,109 @@ def test_the_metadata_is_that_of_the_file(sessions: Any) -> None:
     assert got.custom_metadata_map == {"task": "sums", "umlaut": "ü"} and got.version == 7
 
 
-def test_providers(sessions: Any, path: Path) -> None:
+def test_where_a_session_runs_by_itself(sessions: Any) -> None:
     ours, theirs = sessions
-    assert ours.get_providers() == theirs.get_providers() == ort.get_available_providers()
-    with pytest.raises(ValueError, match="CUDAExecutionProvider.*CPUExecutionProvider"):
-        ort.InferenceSession(path, providers=["CUDAExecutionProvider"])
+    assert ours.get_providers() == theirs.get_providers() == [CPU]
+
+
+@pytest.fixture(params=["no GPU", "a GPU"])
+def a_gpu(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether nvidia-smi, which stands alone on PATH, lists a GPU. There is none that anything could compute on."""
+    program = tmp_path / "nvidia-smi"
+    listed = "GPU 0: NVIDIA A (UUID: GPU-aa)\nGPU 1: NVIDIA B (UUID: GPU-bb)" * (request.param == "a GPU")
+    program.write_text(f"#!/bin/sh\necho '{listed}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    return bool(listed)
+
+
+@pytest.mark.parametrize("settings", [{}, {"device_id": 0}, {"device_id": "0", "gpu_mem_limit": 1 << 30}])
+def test_a_program_for_a_gpu_runs_on_the_cpu_only_with_a_word_and_where_it_says_so(
+    path: Path, a_gpu: bool, settings: dict[str, Any]
+) -> None:
+    # The onnxruntime here was built for the CPU.
+    why = "has no CUDAExecutionProvider" if a_gpu else "needs a GPU number 0; there is none"
+    assert ort.get_available_providers() == ([CUDA, CPU] if a_gpu else [CPU])
+    asked: Any = (CUDA, settings) if settings else CUDA
+    with pytest.raises(opexec.LoadError, match=why):
+        ort.InferenceSession(path, providers=[asked])
     with (
-        pytest.warns(UserWarning, match="passed over: CUDAExecutionProvider"),
-        ort.InferenceSession(
-            path, providers=[("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]
-        ),
+        pytest.warns(UserWarning, match=f"(?s)the session runs on .'{CPU}'.: .*{why}") as warned,
+        ort.InferenceSession(path, providers=[asked, CPU]) as session,
     ):
-        pass
+        assert session.get_providers() == [CPU]
+        np.testing.assert_array_equal(session.run(["sum"], FEED)[0], FEED["a"] + 1)
+    assert warned[0].filename == __file__
+
+
+def test_a_file_that_is_no_model_is_no_reason_to_try_the_cpu_in_silence(tmp_path: Path, a_gpu: bool) -> None:
+    (tmp_path / "junk.onnx").write_bytes(b"\xff" * 100)
+    with pytest.raises(opexec.LoadError, match="cannot load .*junk.onnx"):
+        ort.InferenceSession(tmp_path / "junk.onnx", providers=[CUDA, CPU])
+
+
+@pytest.mark.parametrize(
+    "arguments, device, settings",
+    [
+        ({"providers": [CUDA, CPU]}, "cuda:0", {}),
+        ({"providers": [(CUDA, {"device_id": 1}), CPU]}, "cuda:1", {}),
+        ({"providers": [CUDA], "provider_options": [{"device_id": "1"}]}, "cuda:1", {}),
+        ({"providers": [(CUDA, {"gpu_mem_limit": 5})]}, "cuda:0", {"gpu_mem_limit": 5}),
+        ({"providers": ["TensorrtExecutionProvider", CUDA, CPU]}, "cuda:0", {}),
+        ({"providers": [CUDA, CPU], "device": "cuda:3"}, "cuda:3", {}),
+        ({"device": "cuda:1"}, "cuda:1", {}),
+        ({"providers": [CPU, CUDA]}, "cpu", {}),
+        ({"providers": [CUDA, CPU], "device": "cpu"}, "cpu", {}),
+        ({}, "cpu", {}),
+    ],
+)
+def test_the_device_follows_from_the_providers(
+    arguments: dict[str, Any], device: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[dict[str, Any]] = []
+
+    def load(source: Any, ending: str, **given: Any) -> tuple[Any, Path]:
+        loaded.append(given)
+        return None, Path(source)
+
+    monkeypatch.setattr(ort, "load", load)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        session = ort.InferenceSession("net.onnx", **arguments)
+    (given,) = loaded
+    assert given["device"] == device and given.get("options", {}) == ({"cuda": settings} if settings else {})
+    assert session.get_providers() == ([CPU] if device == "cpu" else [CUDA, CPU])
+    others = [one for one in arguments.get("providers", ()) if one not in (CPU, *session.get_providers())]
+    passed_over = [name for name in others if isinstance(name, str)]
+    assert [str(one.message).split("passed over: ")[1] for one in warned] == passed_over
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"providers": ["ROCMExecutionProvider"]}, f"runs on {CPU} or {CUDA}"),
+        ({"providers": [CPU], "device": "cuda:0"}, f"expected {CUDA} among"),
+        ({"providers": [CUDA], "device": "cpu"}, f"expected {CPU} among"),
+        ({"providers": [(CUDA, {"device_id": 1})], "device": "cuda:0"}, "device_id=1: leave one"),
+        ({"providers": [(CUDA, {"user_compute_stream": "1"})]}, "'user_compute_stream'.*this process"),
+        ({"providers": [(CPU, {"a": 1})]}, "settings of CPU"),
+        ({"providers": [CUDA], "provider_options": [{}, {"a": 1}]}, "expected one for each"),
+        ({"providers": [(CUDA, {"a": 1})], "provider_options": [{"a": 1}]}, "given twice"),
+    ],
+)
+def test_providers_that_contradict_themselves_are_refused(
+    arguments: dict[str, Any], words: str, path: Path
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        ort.InferenceSession(path, **arguments)
+
+
+def test_cudas_libraries_are_the_workers_to_load() -> None:
+    ort.preload_dlls()
+    with pytest.raises(ValueError, match="directory is 'lib'.*LD_LIBRARY_PATH"):
+        ort.preload_dlls(directory="lib")  # type: ignore[arg-type]
 
 
 def test_a_model_comes_as_bytes_too_and_its_copy_goes_with_it(tmp_path: Path, monkeypatch: Any) -> None:
