@@ -13,7 +13,7 @@ import os
 import sys
 import zipfile
 
-from opexec.workers.platforms import python
+from opexec.workers.platforms import endings, python
 from opexec.workers.platforms.arguments import check_options
 from opexec.workers.platforms.unreadable import unreadable, with_kind
 
@@ -22,7 +22,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def load(source, options):
-    """Load a ``.keras``, ``.h5`` or ``.hdf5`` file. Options:
+    """Load a file that Keras wrote (``.keras``, ``.h5`` or ``.hdf5``), whatever it is called. Options:
 
     `backend`: what Keras 3 computes with, ``"tensorflow"``, ``"jax"`` or ``"torch"``; without it, what KERAS_BACKEND in the environment says,
     or else the first of these that is installed.
@@ -131,16 +131,27 @@ def _module(place, options):
 
 def _model(keras, source, custom):
     """The model in a file. Its losses and optimisers are left there: nothing trains it here."""
+    path = source
     try:
-        return keras.models.load_model(source, custom_objects=custom, compile=False)
+        with endings.called(source, *_endings(source)) as path:
+            return keras.models.load_model(path, custom_objects=custom, compile=False)
     except Exception as error:  # of any kind, from version to version
         reader = "keras {}".format(keras.__version__)
-        file, why = source + _writer(source), with_kind(error, error)
+        file, why = source + _writer(source), with_kind(error, error).replace(path, source)
         if zipfile.is_zipfile(source) and int(keras.__version__.split(".")[0]) < 3:
             advice = "Files that end in .keras are Keras 3's."
             raise unreadable(reader, file, why, "keras>=3", "jax", advice=advice) from error
         advice = "If it holds weights alone, build the model in a factory and load 'file.py:factory'."
         raise unreadable(reader, file, why, "keras==...", advice=advice) from error
+
+
+def _endings(source):
+    """What the name of such a file has to end in for Keras to read it; any ending will do for what is no file of Keras's."""
+    with open(source, "rb") as file:
+        head = file.read(8)
+    if head == b"\x89HDF\r\n\x1a\n":
+        return ".h5", ".hdf5"
+    return (".keras",) if head.startswith(b"PK\x03\x04") else ("",)
 
 
 def _writer(source):
