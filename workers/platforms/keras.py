@@ -97,6 +97,12 @@ def _chosen_backend(wanted):
     if wanted not in BACKENDS:
         raise ValueError("KERAS_BACKEND is {!r}; expected one of {}".format(wanted, ", ".join(BACKENDS)))
     if "keras" not in sys.modules:
+        if importlib.util.find_spec(wanted) is None:
+            raise ImportError(
+                "Keras 3 was to compute with {}, which {} does not have: add it to the environment".format(
+                    wanted, sys.executable
+                )
+            )
         os.environ["KERAS_BACKEND"] = wanted
     return wanted
 
