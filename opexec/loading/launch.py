@@ -120,7 +120,7 @@ def _confinement(
         told=told,
         folders=[msgpack, bytecode],
         cwd=request.cwd,  # type: ignore[arg-type]
-        gpu=request.device != "cpu",
+        gpu=request.gpu is not None,
         memory=request.worker_limits.memory,
     )
 

@@ -23,7 +23,7 @@ from ..processes.sandbox import Sandbox
 from ..processes.sandbox import checked as checked_sandbox
 from ..spec import TensorSpec, parse_specs
 from ..supervision.policies import RestartPolicy, Supervision
-from ..workers.platforms import WITHOUT_THREADS
+from ..workers.platforms import PLATFORMS, WITHOUT_THREADS
 from .source import Source, parse
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ class Request:
     find_place: Finder = field(init=False)
     #: What the platform is told.
     settings: dict[str, Any] = field(init=False)
+    #: The GPU that it computes on; None for the CPU.
+    gpu: devices.Gpu | None = field(init=False)
     _threads: int | None = field(init=False)
-    _gpu: devices.Gpu | None = field(init=False)
     _given_variables: dict[str, str | None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +118,7 @@ class Request:
         if self.isolation == "none":
             _check_needs_no_worker(self)
         set("sandbox", checked_sandbox(self.sandbox))
-        number = devices.number_of(self.device)
+        devices.number_of(self.device)  # a wrong one is told before a wrong source
         find = _finder(self.env)
         set("parsed", parse(self.source, self.platform, _checked_limits(self.limits)))
         package = self.parsed.package
@@ -127,13 +128,14 @@ class Request:
             find = package_loading.finder(package, None if self.env is None else find)
         set("find_place", find)
         set("name", self.name or _name_of(self.parsed))
-        threads = self.threads
+        options = {} if self.options is None else _plain_options(self.options)
+        threads = _threads(self, options)
         if threads is None and self.cpus is not None:
             threads = len(self.cpus)  # type: ignore[arg-type]
-        gpu = None if number is None else devices.choose(number)
-        set("settings", _settings(self, threads, number))
+        number = _gpu_number(self, options)
+        set("gpu", None if number is None else devices.choose(number))
+        set("settings", _settings(self, options, threads, number))
         set("_threads", threads)
-        set("_gpu", gpu)
         set("_given_variables", _checked_variables(self.env_vars))
 
     def variables(self, environment: Mapping[str, str]) -> dict[str, str | None]:
@@ -145,8 +147,8 @@ class Request:
         variables: dict[str, str | None] = dict(environment)
         before = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
         variables.update(cores.thread_variables(self._threads, before))
-        if self._gpu is not None:
-            variables[devices.VISIBLE] = self._gpu.uuid
+        if self.gpu is not None:
+            variables[devices.VISIBLE] = self.gpu.uuid
             variables.update({name: value for name, value in devices.SHARING.items() if name not in before})
         elif self.parsed.platform != "python":
             # TensorFlow and jax would take hold of every GPU's memory, though nothing is to run there. A Python model may choose by itself.
@@ -166,7 +168,10 @@ def _check_choices(request: Request) -> None:
         raise ValueError(f"isolation is {request.isolation!r}; expected 'process' or 'none'")
     check_wait(request.wait)
     check_timeout(request.timeout)
-    threads = request.threads
+    _check_threads(request.threads)
+
+
+def _check_threads(threads: object) -> None:
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(
             f"threads is {threads!r}; expected a positive number of threads, or None for the framework's own choice"
@@ -263,8 +268,51 @@ def _finder(env: EnvironmentGiven) -> Finder:
     )
 
 
-def _settings(request: Request, threads: int | None, number: int | None) -> dict[str, Any]:
-    options = {} if request.options is None else _plain_options(request.options)
+def _threads(request: Request, options: dict[str, Any]) -> int | None:
+    """How many threads were asked for, as an argument or as an option, which is taken out of `options`."""
+    asked = options.get("threads")
+    if asked is None or request.parsed.platform in WITHOUT_THREADS:
+        return request.threads
+    if request.parsed.platform in PLATFORMS:
+        _check_threads(asked)
+    elif type(asked) is not int:  # what a platform of the user's own makes of it is up to that
+        return request.threads
+    if request.threads not in (None, asked):
+        raise _given_twice("threads", request.threads, asked)
+    del options["threads"]
+    return int(asked)
+
+
+def _gpu_number(request: Request, options: dict[str, Any]) -> int | None:
+    """The number of the GPU that was asked for, as an argument or as an option, which is taken out of `options`; None for the CPU.
+
+    The argument's default says nothing: the option may name a GPU all the same.
+    """
+    number = devices.number_of(request.device)
+    asked = options.get("device")
+    if asked is None or request.parsed.platform == "python":
+        return number
+    try:
+        wanted = devices.number_of(asked)
+    except ValueError:
+        if request.parsed.platform in PLATFORMS:
+            raise
+        return number
+    if number not in (None, wanted):
+        raise _given_twice("device", request.device, asked)
+    del options["device"]
+    return wanted
+
+
+def _given_twice(name: str, argument: object, option: object) -> ValueError:
+    return ValueError(
+        f"{name!r} is given twice: {argument!r} as an argument of load, and {option!r} in options; expected one of them"
+    )
+
+
+def _settings(
+    request: Request, options: dict[str, Any], threads: int | None, number: int | None
+) -> dict[str, Any]:
     given: dict[str, Any] = {}
     if threads is not None and request.parsed.platform not in WITHOUT_THREADS:
         given["threads"] = threads
@@ -273,9 +321,9 @@ def _settings(request: Request, threads: int | None, number: int | None) -> dict
         given["device"] = (
             "cuda:0" if request.isolation == "process" else f"cuda:{number}"
         )  # of its own, it has one
-    twice = sorted(options.keys() & given.keys())
-    if twice:
-        raise ValueError(f"{twice[0]!r} is given twice: as an argument of load, and in options")
+    for name in given:
+        if options.get(name) is not None:  # of a form that only a platform of the user's own knows
+            raise _given_twice(name, given[name], options[name])
     return {**options, **given}
 
 

@@ -8,6 +8,7 @@ the models (subject.py says what it has), OPEXEC_TEST_MODELS the folder they are
 import importlib.util
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -224,6 +225,20 @@ def test_inputs_that_are_missing_or_unknown_are_errors_and_the_next_call_works(s
     for args, kwargs in (([], {}), ([x, x, x, x], {}), ([x], {"no_such_input": x})):
         with pytest.raises(Exception):  # noqa: B017  # each framework has its own
             model.run(model.bind(args, kwargs), memory.reserve)
+    check(subject, answer(model, model.bind([x], {}), memory), x)
+
+
+@pytest.mark.parametrize("name", ["anything", "model.json", "model.keras", "model.ort", "model.pt2"])
+def test_a_file_may_be_called_anything(name, subject, memory, tmp_path):
+    if not os.path.exists(subject.source):
+        return  # it has a factory
+    renamed = str(tmp_path / name)
+    if os.path.isdir(subject.source):
+        os.symlink(subject.source, renamed)
+    else:
+        shutil.copy(subject.source, renamed)
+    model = platforms.load(subject.platform, renamed, subject.options)
+    x = aligned(rows(3))
     check(subject, answer(model, model.bind([x], {}), memory), x)
 
 

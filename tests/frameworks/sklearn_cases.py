@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 import pickle
@@ -17,8 +18,11 @@ import sklearn
 import xgboost
 from scipy import sparse
 from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -289,3 +293,58 @@ def test_threads_are_set(tmp_path):
     load(dumped(ESTIMATORS["classifier"](), tmp_path), threads=1)
     pools = threadpool_info()
     assert pools and {pool["num_threads"] for pool in pools} == {1}
+
+
+def forest(n_jobs=-1):
+    return RandomForestClassifier(2, n_jobs=n_jobs)
+
+
+#: What computes with several threads or processes, and where in it that is said: fitted parts are not those that it was made of.
+PARALLEL = {
+    "forest": (forest, lambda one: [one]),
+    "pipeline": (lambda: make_pipeline(StandardScaler(), forest()), lambda one: [one.steps[1][1]]),
+    "voting": (
+        lambda: VotingClassifier([("forest", forest()), ("one", forest(1))], n_jobs=-1),
+        lambda one: [one, one.estimators_[0]],
+    ),
+    "search": (
+        lambda: GridSearchCV(forest(), {"max_depth": [2, 3]}, cv=2, n_jobs=2),
+        lambda one: [one, one.best_estimator_],
+    ),
+    "outputs": (lambda: OneVsRestClassifier(forest(), n_jobs=-1), lambda one: [one, *one.estimators_]),
+    "xgboost": (lambda: xgboost.XGBClassifier(n_estimators=2), lambda one: [one]),
+    "lightgbm": (lambda: lightgbm.LGBMClassifier(n_estimators=2, verbosity=-1), lambda one: [one]),
+}
+
+
+@pytest.mark.parametrize("kind", list(PARALLEL))
+def test_no_part_of_an_estimator_has_more_threads_than_asked_for(kind, tmp_path):
+    make, parts = PARALLEL[kind]
+    path, x = dumped(make().fit(table(), LABELS), tmp_path), table(5)
+    expected = call(load(path), x)
+    for threads in (1, 3):
+        model = load(path, threads=threads)
+        told = [part.n_jobs for part in parts(model._estimator)]
+        assert told and all(1 <= one <= threads for one in told)
+        np.testing.assert_array_equal(call(model, x), expected)
+
+
+def test_what_was_set_to_fewer_threads_stays_so_and_without_threads_everything_does(tmp_path):
+    for given, threads, expected in ((2, 4, 2), (None, 4, None), (-1, None, -1)):
+        path = dumped(forest(given).fit(table(), LABELS), tmp_path)
+        assert load(path, threads=threads)._estimator.n_jobs == expected
+
+
+def test_threads_that_a_booster_was_made_with_are_limited_by_any_name(tmp_path):
+    booster = xgboost.XGBClassifier(n_estimators=2, nthread=4).fit(table(), LABELS)
+    inner = load(dumped(booster, tmp_path), threads=1)._estimator.get_booster()
+    config = json.loads(inner.save_config())
+    assert config["learner"]["generic_param"]["nthread"] == "1"
+    gradient = lightgbm.LGBMClassifier(n_estimators=2, num_threads=4, verbosity=-1).fit(table(), LABELS)
+    assert load(dumped(gradient, tmp_path), threads=1)._estimator.get_params()["num_threads"] == 1
+
+
+def test_a_word_that_is_called_like_a_setting_stays_as_it_is(tmp_path):
+    words = CountVectorizer(token_pattern=r"\S+").fit(["a b c n_jobs num_threads"])
+    assert words.vocabulary_["n_jobs"] == 3
+    assert load(dumped(words, tmp_path), threads=1)._estimator.vocabulary_ == words.vocabulary_

@@ -198,6 +198,74 @@ def test_an_old_pickle_runs_beside_the_version_that_cannot_read_it(tmp_path: Pat
         opexec.load(path, env=built("sklearn"), platform="sklearn")
 
 
+@pytest.fixture(scope="module")
+def several_backends(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with Keras 3, TensorFlow and jax: it sees the packages of two."""
+    folder = tmp_path_factory.mktemp("several") / "venv"
+    names = ("tensorflow-2.21", "keras-jax")
+    subprocess.run([built(names[0]), "-m", "venv", "--without-pip", folder], check=True)
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    places = [
+        subprocess.run([python, "-I", "-c", code], check=True, capture_output=True, text=True).stdout
+        for python in (folder / "bin" / "python", *map(built, names))
+    ]
+    Path(places[0].strip(), "several.pth").write_text("".join(places[1:]))
+    return folder
+
+
+BACKEND = """
+import keras
+
+class Backend(keras.layers.Layer):
+    def call(self, x):
+        return x * 0 + ["tensorflow", "jax", "torch"].index(keras.backend.backend())
+"""
+
+
+@pytest.fixture(scope="module")
+def telling(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What loads a model that answers with the number of the backend it computes with."""
+    folder = tmp_path_factory.mktemp("backend")
+    (folder / "telling.py").write_text(BACKEND)
+    code = (
+        "import sys; sys.path.append(sys.argv[1])\n"
+        "import keras, telling\n"
+        "x = keras.Input((2,), name='x')\n"
+        "keras.Model(x, telling.Backend()(x)).save(sys.argv[1] + '/model.keras')\n"
+    )
+    variables = {**os.environ, "KERAS_BACKEND": "jax"}
+    subprocess.run([built("keras-jax"), "-I", "-c", code, folder], check=True, env=variables)
+    objects = {"custom_objects": {"Backend": f"{folder / 'telling.py'}:Backend"}}
+    return {"source": folder / "model.keras", "options": objects}
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "number"),
+    [("jax", None, 1), ("jax", "tensorflow", 1), ("tensorflow", "jax", 0), (None, "jax", 1), (None, None, 0)],
+)
+def test_keras_computes_with_the_backend_that_was_asked_for(
+    option: str | None,
+    variable: str | None,
+    number: int,
+    several_backends: Path,
+    telling: dict[str, Any],
+) -> None:
+    options = {**telling["options"], **({"backend": option} if option else {})}
+    variables = {"KERAS_BACKEND": variable}
+    with opexec.load(telling["source"], options=options, env=several_backends, env_vars=variables) as model:
+        assert model(np.ones((1, 2), np.float32)).tolist() == [[number, number]]
+
+
+def test_a_backend_that_an_environment_lacks_is_named(
+    several_backends: Path, telling: dict[str, Any]
+) -> None:
+    options = {**telling["options"], "backend": "torch"}
+    with pytest.raises(
+        opexec.LoadError, match=r"Keras 3 was to compute with torch, which .*several.* does not"
+    ):
+        opexec.load(telling["source"], options=options, env=several_backends)
+
+
 def test_a_framework_that_an_environment_lacks_is_named(models: Path) -> None:
     with pytest.raises(
         opexec.LoadError, match=r"needs onnxruntime, .*Environment\(requirements=\['onnxruntime'\]\)"

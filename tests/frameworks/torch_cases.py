@@ -205,6 +205,14 @@ if EXPORTS:
         torch.load(path, weights_only=False)
         assert mark.exists()
 
+    def test_safetensors_may_be_called_anything(tmp_path):
+        from safetensors.torch import save_file
+
+        source, path = factory(tmp_path, LINEAR), str(tmp_path / "weights.pt")
+        weights = {"weight": torch.ones(2, 8), "bias": torch.zeros(2)}
+        save_file(weights, path)
+        assert call(load(source, state_dict=path), np.ones((1, 8), F4)).tolist() == [[8, 8]]
+
     def test_safetensors_that_are_none(tmp_path):
         path = tmp_path / "weights.safetensors"
         path.write_bytes(b"junk" * 20)
@@ -213,12 +221,13 @@ if EXPORTS:
 
 else:
 
-    def test_a_torch_without_export_says_so(tmp_path):
-        path = tmp_path / "model.pt2"
+    @pytest.mark.parametrize("name", ["model.pt2", "anything"])
+    def test_a_torch_without_export_says_so(name, tmp_path):
+        path = tmp_path / name
         with zipfile.ZipFile(str(path), "w"):
             pass
         with pytest.raises(
             RuntimeError,
-            match=r"cannot load .*model\.pt2: torch\.export came with torch 2\.1\. .*Environment\(",
+            match=name + r": torch\.export came with torch 2\.1\. .*Environment\(",
         ):
             load(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from opexec.workers.platforms import endings
 from opexec.workers.platforms.sklearn import OneInput
 from opexec.workers.platforms.unreadable import first_line, unreadable
 
@@ -19,15 +20,16 @@ class XGBoost(OneInput):
         self.version = xgboost.__version__
         booster = xgboost.Booster()
         try:
-            booster.load_model(source)
-            kind = json.loads(booster.attr("scikit_learn") or "{}").get("_estimator_type")
-            # Only these two: other estimators predict as a booster does.
-            wrapper = {"classifier": "XGBClassifier", "regressor": "XGBRegressor"}.get(kind)
-            self._model = None
-            if wrapper is not None:
-                self._model = getattr(xgboost, wrapper)()
-                self._model.load_model(source)
-                booster = self._model.get_booster()
+            with endings.called(source, _ending(source)) as path:
+                booster.load_model(path)
+                kind = json.loads(booster.attr("scikit_learn") or "{}").get("_estimator_type")
+                # Only these two: other estimators predict as a booster does.
+                wrapper = {"classifier": "XGBClassifier", "regressor": "XGBRegressor"}.get(kind)
+                self._model = None
+                if wrapper is not None:
+                    self._model = getattr(xgboost, wrapper)()
+                    self._model.load_model(path)
+                    booster = self._model.get_booster()
         except Exception as error:
             raise _unreadable("xgboost", self.version, source, error) from error
         if threads:
@@ -43,6 +45,12 @@ class XGBoost(OneInput):
         if self._model is None:
             return ["predict"]
         return [name for name in ("predict", "predict_proba") if hasattr(self._model, name)]
+
+
+def _ending(source):
+    """What xgboost wants such a file to be called: text and UBJSON both begin with a brace, UBJSON with its mark of a length behind it."""
+    with open(source, "rb") as file:
+        return ".ubj" if file.read(2)[1:] in b"LlIiUu$#" else ".json"
 
 
 class LightGBM(OneInput):

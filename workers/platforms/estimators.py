@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 import sklearn
 
+from opexec.workers.platforms import jobs
 from opexec.workers.platforms.sklearn import METHODS, OneInput
 from opexec.workers.platforms.unreadable import unreadable, with_kind
 
@@ -49,6 +50,7 @@ class Estimator(OneInput):
                 )
             )
         if threads:
+            jobs.limit(self._estimator, threads)
             # For good: what it returns would undo it when told to.
             from threadpoolctl import threadpool_limits
 

@@ -15,11 +15,8 @@ from opexec.ipc import wire
 from opexec.workers.arrays import address, native
 from opexec.workers.platforms import Platform
 from opexec.workers.platforms.arguments import check_options, cuda_index
-from opexec.workers.platforms.python import made
+from opexec.workers.platforms.python import is_factory, made
 from opexec.workers.platforms.texts import are_texts
-
-#: Files of jax.export, by their ending.
-FILES = (".jaxexport", ".stablehlo")
 
 #: Kinds that jax takes only with 64-bit types switched on; otherwise it would make them smaller without a word.
 _WIDE = ("int64", "uint64", "float64", "complex128")
@@ -36,7 +33,7 @@ def load(source, options):
     """
     check_options("jax", options, ("jit", "device", "threads"), factory=True)
     set_threads(options)
-    if source.endswith(FILES):
+    if not is_factory(source):
         if "jit" in options:
             raise ValueError("the option jit is for a factory; {} is compiled in any case".format(source))
         from opexec.workers.platforms.jax_export import Exported

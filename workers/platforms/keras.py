@@ -13,7 +13,7 @@ import os
 import sys
 import zipfile
 
-from opexec.workers.platforms import python
+from opexec.workers.platforms import endings, python
 from opexec.workers.platforms.arguments import check_options
 from opexec.workers.platforms.unreadable import unreadable, with_kind
 
@@ -22,7 +22,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def load(source, options):
-    """Load a ``.keras``, ``.h5`` or ``.hdf5`` file, or the SavedModel folder of a model of Keras 2. Options:
+    """Load a file that Keras wrote (``.keras``, ``.h5`` or ``.hdf5``), whatever it is called, or the SavedModel folder of a model of Keras 2. Options:
 
     `backend`: what Keras 3 computes with, ``"tensorflow"``, ``"jax"`` or ``"torch"``; without it, what KERAS_BACKEND in the environment says,
     or else the first of these that is installed.
@@ -97,6 +97,12 @@ def _chosen_backend(wanted):
     if wanted not in BACKENDS:
         raise ValueError("KERAS_BACKEND is {!r}; expected one of {}".format(wanted, ", ".join(BACKENDS)))
     if "keras" not in sys.modules:
+        if importlib.util.find_spec(wanted) is None:
+            raise ImportError(
+                "Keras 3 was to compute with {}, which {} does not have: add it to the environment".format(
+                    wanted, sys.executable
+                )
+            )
         os.environ["KERAS_BACKEND"] = wanted
     return wanted
 
@@ -132,8 +138,10 @@ def _module(place, options):
 def _model(keras, source, custom):
     """The model in a file. Its losses and optimisers are left there: nothing trains it here."""
     folder = os.path.isdir(source)
+    path = source
     try:
-        model = keras.models.load_model(source, custom_objects=custom, compile=False)
+        with endings.called(source, *_endings(source)) as path:
+            model = keras.models.load_model(path, custom_objects=custom, compile=False)
         if folder and not isinstance(model, keras.Model):
             raise TypeError(
                 "the SavedModel holds no Keras model; the tensorflow platform calls its signatures"
@@ -141,7 +149,7 @@ def _model(keras, source, custom):
         return model
     except Exception as error:  # of any kind, from version to version
         reader = "keras {}".format(keras.__version__)
-        file, why = source + _writer(source), with_kind(error, error)
+        file, why = source + _writer(source), with_kind(error, error).replace(path, source)
         if folder and int(keras.__version__.split(".")[0]) >= 3:
             advice = "SavedModel folders are Keras 2's."
             raise unreadable(reader, file, why, "tensorflow<2.16", advice=advice) from error
@@ -150,6 +158,17 @@ def _model(keras, source, custom):
             raise unreadable(reader, file, why, "keras>=3", "jax", advice=advice) from error
         advice = "If it holds weights alone, build the model in a factory and load 'file.py:factory'."
         raise unreadable(reader, file, why, "keras==...", advice=advice) from error
+
+
+def _endings(source):
+    """What the name of such a file has to end in for Keras to read it; any ending will do for a folder, and for what is no file of Keras's."""
+    if os.path.isdir(source):
+        return ("",)
+    with open(source, "rb") as file:
+        head = file.read(8)
+    if head == b"\x89HDF\r\n\x1a\n":
+        return ".h5", ".hdf5"
+    return (".keras",) if head.startswith(b"PK\x03\x04") else ("",)
 
 
 def _writer(source):

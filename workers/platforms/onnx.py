@@ -56,8 +56,8 @@ _BINDINGS_KEPT = 4  # for each place of inputs: a caller that holds one answer w
 
 
 def load(source, options):
-    """Load an ``.onnx`` file. Options: `threads`, how many onnxruntime uses within one operator; `device`, ``"cpu"`` or ``"cuda:N"``; `cuda`, a
-    dict of settings for onnxruntime's CUDA provider, as ``{"gpu_mem_limit": 2 << 30}``.
+    """Load an ONNX file, whatever it is called. Options: `threads`, how many onnxruntime uses within one operator; `device`, ``"cpu"`` or
+    ``"cuda:N"``; `cuda`, a dict of settings for onnxruntime's CUDA provider, as ``{"gpu_mem_limit": 2 << 30}``.
 
     Raises RuntimeError for a file that this onnxruntime cannot load, or a device that it cannot compute on, and TypeError for inputs that are
     no tensors or of a kind that it cannot be given.
@@ -69,6 +69,10 @@ def load(source, options):
         settings.inter_op_num_threads = 1
     providers = _providers(options)
     try:
+        if hasattr(
+            settings, "add_session_config_entry"
+        ):  # those that know more than one format go by the ending otherwise
+            settings.add_session_config_entry("session.load_model_format", _format(source))
         session = onnxruntime.InferenceSession(source, settings, **providers)
     except Exception as error:  # onnxruntime has a dozen classes of them
         reader = "onnxruntime {}".format(Model.version)
@@ -80,6 +84,12 @@ def load(source, options):
             "missing, or of a version that it was not built for".format(Model.version, CUDA, _on(options))
         )
     return Model(session)
+
+
+def _format(source):
+    """``"ORT"`` for a file in onnxruntime's own format, which is marked as such, else ``"ONNX"``."""
+    with open(source, "rb") as file:
+        return "ORT" if file.read(8)[4:] == b"ORTM" else "ONNX"
 
 
 def _providers(options):

@@ -42,6 +42,11 @@ def made(source, options):
     return _built(imported(place, name), name, place)
 
 
+def is_factory(source):
+    """Whether a source names a factory, and not a model's file, whatever that is called. For the platforms that take both."""
+    return ":" in os.path.basename(source) and not os.path.isfile(source)
+
+
 class Model(Platform):
     framework = "python"
     version = platform.python_version()

@@ -25,7 +25,7 @@ def load(source, options):
     """Load a file that joblib or pickle wrote, or one that xgboost (``.json``, ``.ubj``) or lightgbm (``.txt``) wrote; its content tells which.
 
     A pickle runs code of whoever wrote it: load none that you do not trust. Options: `method`, what a call does, the first of
-    `METHODS` that the model has if left out; `threads`, how many BLAS, OpenMP, xgboost and lightgbm compute with.
+    `METHODS` that the model has if left out; `threads`, how many BLAS, OpenMP, joblib, xgboost and lightgbm compute with.
 
     Raises RuntimeError for a file that cannot be read here, naming the version that wrote it where the file tells, TypeError for an object that
     is no estimator, ValueError for options that do not fit.

@@ -12,7 +12,7 @@ import torch
 
 from opexec.workers.platforms import Platform, torch_tensors
 from opexec.workers.platforms.arguments import check_options
-from opexec.workers.platforms.python import made
+from opexec.workers.platforms.python import is_factory, made
 from opexec.workers.platforms.torch_tensors import VERSION, Bound, argument, unreadable_here
 from opexec.workers.platforms.unreadable import with_kind
 
@@ -20,10 +20,10 @@ EXPORT_SINCE = (2, 1)
 
 
 def load(source, options):
-    """Load ``"file.py:factory"`` or ``"package.module:factory"``, or a ``.pt2`` file that `torch.export.save` wrote.
+    """Load ``"file.py:factory"`` or ``"package.module:factory"``, or a file that `torch.export.save` wrote (``.pt2``).
 
     The factory returns a `torch.nn.Module` or another callable that takes tensors. Options: `state_dict`, the path of a file with
-    the module's weights, as `torch.save` writes them (read with ``weights_only`` where torch has that) or as ``.safetensors``;
+    the module's weights, as `torch.save` writes them (read with ``weights_only`` where torch has that) or as safetensors;
     `device`, ``"cpu"`` or ``"cuda:N"``; `threads`, how many torch uses within one operator.
 
     Raises RuntimeError for a file that this torch cannot read or weights that do not fit, FileNotFoundError, ValueError for options
@@ -33,7 +33,7 @@ def load(source, options):
     torch_tensors.set_threads(options)
     device = torch_tensors.device_of(options)
     weights = options.get("state_dict")
-    if source.endswith(".pt2"):
+    if not is_factory(source):
         if weights is not None:
             raise ValueError(
                 "the option state_dict is for a factory; {} has weights of its own".format(source)
@@ -83,7 +83,7 @@ def _weights(path):
     if not os.path.isfile(path):
         raise FileNotFoundError("no such file of weights: {}".format(path))
     try:
-        if path.endswith(".safetensors"):
+        if path.endswith(".safetensors") or _is_safetensors(path):
             return _safetensors(path)
         if torch_tensors.version() >= (1, 13):
             found = torch.load(path, map_location="cpu", weights_only=True)
@@ -103,11 +103,20 @@ def _weights(path):
     return found
 
 
+def _is_safetensors(path):
+    """Whether a file begins as one of safetensors does, and none of `torch.save`: with the length of the JSON that follows."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= os.path.getsize(path) - 8
+
+
 def _safetensors(path):
     try:
         from safetensors.torch import load_file
     except ImportError:
-        raise ImportError("a .safetensors file needs the package safetensors in the environment") from None
+        raise ImportError(
+            "{} holds safetensors, which need the package safetensors in the environment".format(path)
+        ) from None
     return load_file(path)
 
 

@@ -1,7 +1,7 @@
 """The format of a model file is told from its content, whatever it is called, and nothing in it is executed.
 
 The files are written here byte by byte, as the frameworks write them. Those that the frameworks themselves wrote are looked at by
-test_load_knows_the_file in tests/frameworks/test_conformance.py.
+test_load_knows_the_file_whatever_it_is_called in tests/frameworks/test_conformance.py.
 """
 
 from __future__ import annotations

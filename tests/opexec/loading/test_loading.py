@@ -17,6 +17,7 @@ import pytest
 import opexec
 from opexec import BuildError, Environment, LoadError, SpecError, TensorSpec, WorkerDied
 from opexec.loading.request import Request
+from opexec.machine import devices
 from tests.absent import absent
 from tests.loaded import MODELS, PYTHONS, interpreter, source
 
@@ -380,7 +381,23 @@ def test_environment_variables(placed: str, monkeypatch: pytest.MonkeyPatch) -> 
         (
             {"platform": "onnx", "options": {"threads": 1}, "threads": 2},
             ValueError,
-            "'threads' is given twice",
+            "'threads' is given twice: 2 as an argument of load, and 1 in options",
+        ),
+        ({"platform": "onnx", "options": {"threads": 0}}, ValueError, "threads is 0; expected a positive"),
+        (
+            {"platform": "onnx", "options": {"device": "gpu"}},
+            ValueError,
+            "device is 'gpu'; expected 'cpu', 'cuda'",
+        ),
+        (
+            {"platform": "onnx", "options": {"device": "cpu"}, "device": "cuda:1"},
+            ValueError,
+            "'device' is given twice: 'cuda:1' as an argument of load, and 'cpu' in options",
+        ),
+        (
+            {"platform": "mine.platform", "options": {"threads": "many"}, "threads": 1},
+            ValueError,
+            "'threads' is given twice: 1 as an argument of load, and 'many' in options",
         ),
         ({"platform": 5}, ValueError, "platform is 5; expected its name"),
     ],
@@ -398,6 +415,52 @@ def test_threads_are_no_option_of_a_platform_that_has_none(platform: str, has: b
     for asked in ({"threads": 1}, {"cpus": sorted(os.sched_getaffinity(0))[:1]}):
         request = Request(source=source("echo"), platform=platform, **asked)  # type: ignore[arg-type]
         assert request.settings == ({"threads": 1} if has else {})
+
+
+def asked(platform: str = "onnx", **arguments: Any) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """What the platform and the worker's environment are told."""
+    request = Request(source=source("echo"), platform=platform, **arguments)
+    return request.settings, request.variables({})
+
+
+def test_threads_as_an_option_are_threads_as_an_argument() -> None:
+    expected = asked(threads=3)
+    assert expected[0] == {"threads": 3} and expected[1]["OMP_NUM_THREADS"] == "3"
+    assert asked(options={"threads": 3}) == expected
+    assert asked(options={"threads": 3}, threads=3) == asked(options={"threads": None}, threads=3) == expected
+    cores = sorted(os.sched_getaffinity(0))[:1]
+    assert asked(options={"threads": 3}, cpus=cores) == asked(threads=3, cpus=cores) == expected
+    assert asked("mine.platform", options={"threads": 3}) == expected
+    # A Python model has no such option, and so the worker refuses it; one's own platform may mean something else by it.
+    for platform, value in (("python", 3), ("mine.platform", "many")):
+        settings, variables = asked(platform, options={"threads": value})
+        assert settings == {"threads": value} and "OMP_NUM_THREADS" not in variables
+
+
+def test_a_device_as_an_option_is_a_device_as_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [devices.Gpu(number, f"GPU-{number}{number}", "A100") for number in range(3)]
+    monkeypatch.setattr(devices, "listed", lambda: gpus)
+    monkeypatch.setenv(devices.VISIBLE, "2,0")
+    expected = asked(device="cuda:1")
+    assert expected[0] == {"device": "cuda:0"} and expected[1][devices.VISIBLE] == "GPU-00"
+    for platform in ("onnx", "mine.platform"):
+        assert asked(platform, options={"device": "cuda:1"}) == expected
+        assert asked(platform, options={"device": "cuda:1"}, device="cuda:1") == expected
+        assert asked(platform, options={"device": "cpu"}) == asked(platform)
+    assert asked()[1][devices.VISIBLE] == ""
+    in_process = asked(options={"device": "cuda"}, isolation="none")
+    assert in_process == asked(device="cuda", isolation="none")
+    assert in_process[0] == {"device": "cuda:0"}
+    settings, variables = asked("mine.platform", options={"device": "tpu"})
+    assert settings == {"device": "tpu"} and variables[devices.VISIBLE] == ""
+
+
+def test_a_gpu_that_an_option_names_and_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "listed", lambda: [devices.Gpu(0, "GPU-00", "A100")])
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    with pytest.raises(LoadError, match="needs a GPU number 1; cuda:0 is A100") as caught:
+        opexec.load(source("echo"), platform="onnx", options={"device": "cuda:1"})
+    assert caught.value.stage == "device"
 
 
 @pytest.mark.parametrize("isolation", ["process", "none"])
